@@ -1,0 +1,100 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+use uuid::Uuid;
+
+use crate::{CommitTable, Result, TableName};
+
+/// Iceberg spec, "Partition Transforms".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transform {
+    Identity,
+    Bucket(u32),
+    Truncate(u32),
+    Year,
+    Month,
+    Day,
+    Hour,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionField {
+    pub column: String,
+    pub transform: Transform,
+}
+
+#[derive(Debug, Clone)]
+pub struct NewTable {
+    pub name: TableName,
+    pub schema: SchemaRef,
+    pub partition_by: Vec<PartitionField>,
+    /// Iceberg table properties, passed through.
+    pub properties: BTreeMap<String, String>,
+    /// Default: under the warehouse.
+    pub location: Option<String>,
+    pub comment: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    pub name: TableName,
+    pub uuid: Uuid,
+    pub location: String,
+    pub metadata_location: String,
+    pub schema: SchemaRef,
+    pub partition_by: Vec<PartitionField>,
+    pub properties: BTreeMap<String, String>,
+    pub current_snapshot: Option<SnapshotInfo>,
+}
+
+#[derive(Debug, Clone)]
+pub struct SnapshotInfo {
+    pub snapshot_id: i64,
+    pub committed_at_ms: i64,
+    pub operation: String,
+    pub summary: BTreeMap<String, String>,
+}
+
+/// Tables of one warehouse.
+#[async_trait]
+pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
+    /// Schemas of catalog `lake`, or of `system`.
+    async fn list_schemas(&self, catalog: &str) -> Result<Vec<String>>;
+    async fn create_schema(&self, catalog: &str, schema: &str) -> Result<()>;
+    /// `InvalidInput` where it still holds tables.
+    async fn drop_schema(&self, catalog: &str, schema: &str) -> Result<()>;
+    async fn list_tables(&self, catalog: &str, schema: &str) -> Result<Vec<TableName>>;
+    /// The current state, read from the catalog at each call (metadata files are immutable and cached).
+    async fn load_table(&self, name: &TableName) -> Result<Arc<dyn LakeTable>>;
+    async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>>;
+    /// Forgets the table; with `purge`, its files are removed as well.
+    async fn drop_table(&self, name: &TableName, purge: bool) -> Result<()>;
+    /// A handle for flows, bound to the table's uuid: a table re-created under the same name is `NotFound`.
+    async fn commit_table(&self, name: &TableName) -> Result<Arc<dyn CommitTable>>;
+}
+
+/// One loaded, unchanging state of a table.
+#[async_trait]
+pub trait LakeTable: Send + Sync + std::fmt::Debug {
+    fn info(&self) -> &TableInfo;
+    /// Reads the current snapshot of this state.
+    fn provider(&self) -> Result<Arc<dyn TableProvider>>;
+    /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
+    /// that is safe. Returns the number of rows. All or nothing.
+    async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+}
+
+/// Small immutable objects beside the tables (checkpoints), under the warehouse.
+#[async_trait]
+pub trait BlobStore: Send + Sync + std::fmt::Debug {
+    /// Fails with `AlreadyExists` where the path is taken. Durable when it returns.
+    async fn put_new(&self, path: &str, bytes: Bytes) -> Result<()>;
+    async fn get(&self, path: &str) -> Result<Bytes>;
+    async fn list(&self, prefix: &str) -> Result<Vec<String>>;
+    async fn delete(&self, path: &str) -> Result<()>;
+}

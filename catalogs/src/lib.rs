@@ -1,0 +1,37 @@
+//! The vocabulary that the rest of Tidewater speaks about tables and streams.
+//!
+//! ```text
+//!   sql ───────────┐                      ┌── kafka      StreamConnector, StreamSource, StreamReader
+//!   streaming ─────┼──►  this crate  ◄────┼── iceberg    LakeCatalog, LakeTable, CommitTable
+//!   server ────────┘                      └── metastore  Metastore
+//! ```
+//!
+//! The three types to know: [`StreamSource`] (a topic seen as a table), [`CommitTable`] (a table that a flow
+//! writes, one numbered commit at a time) and [`Offsets`] (how far a flow has read).
+//! Nothing here opens a socket or a file.
+
+mod commit;
+mod definition;
+mod error;
+mod flow_status;
+mod lake;
+mod names;
+mod offsets;
+mod stream;
+
+pub use commit::{
+    Anchor, AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Epoch, StagedFile, StagedFiles,
+    StagingWriter, TableHead,
+};
+pub use definition::{Definition, DefinitionKind, Metastore};
+pub use error::{Error, ErrorKind, Result};
+pub use flow_status::{ErrorDomain, FlowErrorInfo, FlowState, FlowStatus};
+pub use lake::{
+    BlobStore, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo, TableInfo, Transform,
+};
+pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
+pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use stream::{
+    ConnectionSpec, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn, StreamConnector,
+    StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
+};
