@@ -1,0 +1,19 @@
+//! The process: protocols outside, engine inside.
+//!
+//! ```text
+//!   cli ─► config ─► process ─┬─ assembly: the concrete catalogs, connectors and stores
+//!                             ├─ pgwire    sockets runtime ──► sql::Session on the query runtime
+//!                             ├─ http      /healthz /readyz /metrics
+//!                             └─ demo      development broker, generator, demo.sql
+//! ```
+//!
+//! The three types to know: [`config::Config`], [`process::Server`] and [`assembly::assemble`], the one place where
+//! concrete parts are named.
+
+pub mod assembly;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod http;
+pub mod pgwire;
+pub mod process;

@@ -1,0 +1,313 @@
+//! One list of settings. Flag `--data-dir`, variable `TIDEWATER_DATA_DIR` and key `data_dir` of the configuration file
+//! are the same setting; the flag wins over the variable, the variable over the file, the file over the default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+/// One setting, as `tidewater settings` prints it.
+#[derive(Debug)]
+pub struct Setting {
+    pub name: &'static str,
+    /// What a value looks like.
+    pub shape: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+const fn setting(name: &'static str, shape: &'static str, default: &'static str, help: &'static str) -> Setting {
+    Setting { name, shape, default, help }
+}
+
+pub const SETTINGS: &[Setting] = &[
+    setting("data_dir", "DIR", "tidewater-data", "Directory of everything that is kept on this machine"),
+    setting("warehouse", "DIR|file://DIR", "<data_dir>/warehouse", "Where Iceberg tables are stored"),
+    setting("metastore", "sqlite:FILE", "sqlite:<data_dir>/tidewater.db", "Database of definitions and of the SQL catalog"),
+    setting("pg_listen", "ADDR:PORT", "127.0.0.1:5433", "Address of the Postgres protocol"),
+    setting("pg_user", "NAME", "tidewater", "Name of the user who may connect"),
+    setting("pg_password", "TEXT", "", "Password of that user; needed to listen beyond this machine"),
+    setting("pg_max_connections", "NUMBER", "200", "Connections of the Postgres protocol, at most"),
+    setting("pg_max_message", "SIZE", "64MiB", "Largest message that a Postgres client may send"),
+    setting("flight_listen", "ADDR:PORT", "127.0.0.1:32010", "Address of Arrow Flight SQL (reserved: not served yet)"),
+    setting("http_listen", "ADDR:PORT", "127.0.0.1:8090", "Address of /healthz, /readyz and /metrics"),
+    setting("query_threads", "NUMBER", "<cores>", "Threads that run queries"),
+    setting("flow_threads", "NUMBER", "<cores>", "Threads that run flows"),
+    setting("query_memory", "SIZE", "2GiB", "Memory of all running queries together; beyond it they spill, then fail with 53200"),
+    setting("flow_memory", "SIZE", "1GiB", "Memory of one flow's rows in flight; beyond it the flow stops reading until a commit"),
+    setting("cache_memory", "SIZE", "256MiB", "Memory of cached table metadata: manifests and Parquet footers"),
+    setting("spill_dir", "DIR", "<data_dir>/spill", "Where queries spill; emptied at start"),
+    setting("spill_limit", "SIZE", "20GiB", "Disk space that spilling queries may take together"),
+    setting("statement_timeout", "DURATION", "0s", "Longest run of a statement, unless the session sets another; 0 is no limit"),
+    setting("commit_interval", "DURATION", "2s", "Time between two commits of a flow, unless it sets another"),
+    setting("max_trigger_size", "SIZE", "256MiB", "Source bytes after which a flow commits early"),
+    setting("shutdown_timeout", "DURATION", "20s", "How long a stopping server waits for flows to commit and statements to end"),
+    setting("log", "FILTER", "info", "Log filter: error, warn, info, debug, trace, or per module as in info,tidewater_streaming=debug"),
+    setting("log_format", "text|json", "text", "Form of log lines on standard error"),
+];
+
+/// All settings, typed.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub warehouse: PathBuf,
+    pub metastore: PathBuf,
+    pub pg_listen: SocketAddr,
+    pub pg_user: String,
+    pub pg_password: Option<Secret>,
+    pub pg_max_connections: usize,
+    pub pg_max_message: usize,
+    pub flight_listen: SocketAddr,
+    pub http_listen: SocketAddr,
+    pub query_threads: usize,
+    pub flow_threads: usize,
+    pub query_memory: usize,
+    pub flow_memory: usize,
+    pub cache_memory: usize,
+    pub spill_dir: PathBuf,
+    pub spill_limit: u64,
+    pub statement_timeout: Duration,
+    pub commit_interval: Duration,
+    pub max_trigger_size: u64,
+    pub shutdown_timeout: Duration,
+    pub log: String,
+    pub log_format: LogFormat,
+}
+
+/// Text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Values by setting name, from one place.
+pub type Values = BTreeMap<String, String>;
+
+impl Config {
+    /// Merges `flags` over `variables` over `file` over the defaults.
+    pub fn load(flags: &Values, variables: &Values, file: Option<&Path>) -> Result<Self> {
+        let file = file.map(read_file).transpose()?.unwrap_or_default();
+        let sources = [flags, variables, &file];
+        Self::from_values(&|name| sources.iter().find_map(|s| s.get(name).cloned()))
+    }
+
+    fn from_values(value: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let or_default = |name: &str| -> String {
+            let default = || SETTINGS.iter().find(|s| s.name == name).map_or("", |s| s.default).to_owned();
+            value(name).unwrap_or_else(default)
+        };
+        let data_dir = PathBuf::from(or_default("data_dir"));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = |name: &str| match value(name) {
+            None => Ok(cores),
+            Some(v) => number(name, &v),
+        };
+        let password = or_default("pg_password");
+        Ok(Self {
+            warehouse: warehouse(value("warehouse"), &data_dir)?,
+            metastore: metastore(value("metastore"), &data_dir)?,
+            pg_listen: address("pg_listen", &or_default("pg_listen"))?,
+            pg_user: or_default("pg_user"),
+            pg_password: (!password.is_empty()).then_some(Secret(password)),
+            pg_max_connections: number("pg_max_connections", &or_default("pg_max_connections"))?,
+            pg_max_message: size("pg_max_message", &or_default("pg_max_message"))? as usize,
+            flight_listen: address("flight_listen", &or_default("flight_listen"))?,
+            http_listen: address("http_listen", &or_default("http_listen"))?,
+            query_threads: threads("query_threads")?,
+            flow_threads: threads("flow_threads")?,
+            query_memory: size("query_memory", &or_default("query_memory"))? as usize,
+            flow_memory: size("flow_memory", &or_default("flow_memory"))? as usize,
+            cache_memory: size("cache_memory", &or_default("cache_memory"))? as usize,
+            spill_dir: value("spill_dir").map_or_else(|| data_dir.join("spill"), PathBuf::from),
+            spill_limit: size("spill_limit", &or_default("spill_limit"))?,
+            statement_timeout: duration("statement_timeout", &or_default("statement_timeout"))?,
+            commit_interval: positive("commit_interval", duration("commit_interval", &or_default("commit_interval"))?)?,
+            max_trigger_size: size("max_trigger_size", &or_default("max_trigger_size"))?,
+            shutdown_timeout: duration("shutdown_timeout", &or_default("shutdown_timeout"))?,
+            log: or_default("log"),
+            log_format: match or_default("log_format").as_str() {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                other => bail!("invalid value for setting \"log_format\": \"{other}\" (use text or json)"),
+            },
+            data_dir,
+        })
+    }
+}
+
+/// Settings among the process's environment variables. Other variables with the prefix are left to their readers.
+pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Values {
+    let known = |key: &str| {
+        let name = key.strip_prefix("TIDEWATER_")?.to_lowercase();
+        SETTINGS.iter().any(|s| s.name == name).then_some(name)
+    };
+    variables.filter_map(|(k, v)| known(&k).map(|name| (name, v))).collect()
+}
+
+fn read_file(path: &Path) -> Result<Values> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    parse_file(&text).with_context(|| format!("in {}", path.display()))
+}
+
+fn parse_file(text: &str) -> Result<Values> {
+    let table: toml::Table = text.parse().map_err(|e: toml::de::Error| anyhow!("not valid TOML: {e}"))?;
+    let mut values = Values::new();
+    for (key, value) in table {
+        let name = key.replace('-', "_");
+        if !SETTINGS.iter().any(|s| s.name == name) {
+            bail!("unknown setting \"{key}\"{}", nearest(&name));
+        }
+        let text = match value {
+            toml::Value::String(s) => s,
+            toml::Value::Integer(n) => n.to_string(),
+            toml::Value::Boolean(b) => b.to_string(),
+            other => bail!("setting \"{key}\" must be a string or a number, not {}", other.type_str()),
+        };
+        values.insert(name, text);
+    }
+    Ok(values)
+}
+
+fn nearest(name: &str) -> String {
+    let near = SETTINGS.iter().map(|s| (strsim::jaro_winkler(s.name, name), s.name)).max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((score, near)) if score > 0.75 => format!("; did you mean \"{near}\"?"),
+        _ => "; `tidewater settings` lists them all".to_owned(),
+    }
+}
+
+fn invalid(name: &str, value: &str, use_: &str) -> anyhow::Error {
+    anyhow!("invalid value for setting \"{name}\": \"{value}\" ({use_})")
+}
+
+fn address(name: &str, value: &str) -> Result<SocketAddr> {
+    value.parse().map_err(|_| invalid(name, value, "use ADDRESS:PORT, as in 127.0.0.1:5433"))
+}
+
+fn number(name: &str, value: &str) -> Result<usize> {
+    value.parse().ok().filter(|n| *n > 0).ok_or_else(|| invalid(name, value, "use a whole number from 1"))
+}
+
+fn duration(name: &str, value: &str) -> Result<Duration> {
+    humantime::parse_duration(value).map_err(|_| invalid(name, value, "use a number with a unit, as in 500ms, 2s, 5min"))
+}
+
+fn positive(name: &str, value: Duration) -> Result<Duration> {
+    if value < Duration::from_millis(10) {
+        bail!("invalid value for setting \"{name}\": it must be at least 10ms");
+    }
+    Ok(value)
+}
+
+/// `256MB` and `256MiB` both count in powers of two, as PostgreSQL's settings do.
+fn size(name: &str, value: &str) -> Result<u64> {
+    let bad = || invalid(name, value, "use a number with a unit, as in 512KiB, 64MiB, 2GiB");
+    let value_trimmed = value.trim();
+    let digits = value_trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(value_trimmed.len());
+    let (number, unit) = value_trimmed.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return Err(bad()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0).ok_or_else(bad)
+}
+
+fn warehouse(value: Option<String>, data_dir: &Path) -> Result<PathBuf> {
+    let Some(value) = value else { return Ok(data_dir.join("warehouse")) };
+    if let Some(path) = value.strip_prefix("file://") {
+        return Ok(PathBuf::from(path));
+    }
+    if value.contains("://") {
+        return Err(invalid("warehouse", &value, "this version stores tables on a local disk: use DIR or file://DIR"));
+    }
+    Ok(PathBuf::from(value))
+}
+
+fn metastore(value: Option<String>, data_dir: &Path) -> Result<PathBuf> {
+    let Some(value) = value else { return Ok(data_dir.join("tidewater.db")) };
+    match value.strip_prefix("sqlite:") {
+        Some(path) if !path.is_empty() => Ok(PathBuf::from(path.trim_start_matches("//"))),
+        _ => Err(invalid("metastore", &value, "this version keeps it in SQLite: use sqlite:FILE")),
+    }
+}
+
+/// The text of `tidewater settings`.
+pub fn reference() -> String {
+    use std::fmt::Write as _;
+    let mut out = String::from(
+        "| setting | value | default | meaning |\n|---|---|---|---|\n",
+    );
+    for s in SETTINGS {
+        let shape = s.shape.replace('|', "\\|");
+        let default = if s.default.is_empty() { String::new() } else { format!("`{}`", s.default) };
+        let _ = writeln!(out, "| `{}` | {shape} | {default} | {} |", s.name, s.help);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn values(pairs: &[(&str, &str)]) -> Values {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn flags_win_over_variables_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.toml");
+        std::fs::write(&path, "data-dir = \"/f\"\npg_user = \"f\"\nquery_memory = \"1GiB\"").unwrap();
+        let env = from_environment(
+            [("TIDEWATER_DATA_DIR", "/e"), ("TIDEWATER_PG_USER", "e"), ("TIDEWATER_FAILPOINT", "x"), ("HOME", "/h")]
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .into_iter(),
+        );
+        let c = Config::load(&values(&[("data_dir", "/c")]), &env, Some(&path)).unwrap();
+        assert_eq!((c.data_dir.to_str().unwrap(), c.pg_user.as_str(), c.query_memory), ("/c", "e", 1 << 30));
+        assert_eq!(c.metastore, PathBuf::from("/c/tidewater.db"));
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest() {
+        let e = parse_file("pg_lisen = '1'").unwrap_err().to_string();
+        assert_eq!(e, "unknown setting \"pg_lisen\"; did you mean \"pg_listen\"?");
+        assert!(parse_file("zzz = 1").unwrap_err().to_string().contains("tidewater settings"));
+        assert!(parse_file("[pg_listen]\na = 1").unwrap_err().to_string().contains("must be a string"));
+    }
+
+    #[test]
+    fn sizes_and_durations() {
+        assert_eq!(size("s", "256 MB").unwrap(), 256 << 20);
+        assert_eq!(size("s", "4096").unwrap(), 4096);
+        for bad in ["", "0", "-1", "5 parsecs", "99999999999TiB"] {
+            assert!(size("s", bad).is_err(), "{bad}");
+        }
+        assert!(Config::load(&values(&[("commit_interval", "0s")]), &Values::new(), None).is_err());
+        assert!(Config::load(&values(&[("metastore", "mysql://x")]), &Values::new(), None).is_err());
+        assert!(Config::load(&values(&[("warehouse", "s3://x")]), &Values::new(), None).is_err());
+    }
+
+    #[test]
+    fn the_password_is_not_printed() {
+        let c = Config::load(&values(&[("pg_password", "hunter2")]), &Values::new(), None).unwrap();
+        assert!(!format!("{c:?}").contains("hunter2"));
+    }
+}

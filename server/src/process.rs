@@ -1,0 +1,167 @@
+//! The life of one server: runtimes, listeners, engine, shutdown.
+//!
+//! Sockets live on one runtime and queries on another, so that a query that burns every core cannot keep a new
+//! connection, a cancel request or a health check waiting. Flows have a third.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tidewater_sql::Engine;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::assembly;
+use crate::config::Config;
+use crate::demo::{self, DemoOptions};
+use crate::http::{self, Readiness};
+use crate::pgwire::{self, PgConfig};
+
+/// A running server. Dropping it without [`Server::stop`] is like pulling the plug: nothing is lost, but flows do not
+/// commit what they have read.
+pub struct Server {
+    config: Config,
+    engine: Arc<Engine>,
+    pg_addr: SocketAddr,
+    http_addr: SocketAddr,
+    ready: Readiness,
+    /// Ends the front ends.
+    shutdown: CancellationToken,
+    sockets: Option<Runtime>,
+    query: Option<Runtime>,
+    flow: Option<Runtime>,
+}
+
+impl Server {
+    /// Opens the stores, loads definitions, starts flows, accepts connections. Blocks until all that is done.
+    pub fn start(config: Config) -> Result<Self> {
+        pgwire::check_listen(config.pg_listen, config.pg_password.is_some())?;
+        for dir in [&config.data_dir, &config.warehouse] {
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
+        }
+        let spill_dir = fresh_spill_dir(&config.spill_dir)?;
+        let sockets = runtime("sockets", 2)?;
+        let query = runtime("query", config.query_threads)?;
+        let flow = runtime("flow", config.flow_threads)?;
+        let ready = Readiness::default();
+        let shutdown = CancellationToken::new();
+
+        let (engine, pg_addr, http_addr) = sockets.block_on(async {
+            let metrics = http::install_metrics()?;
+            let http_listener = bind("http_listen", config.http_listen).await?;
+            let pg_listener = bind("pg_listen", config.pg_listen).await?;
+            let (http_addr, pg_addr) = (http_listener.local_addr()?, pg_listener.local_addr()?);
+            tokio::spawn(http::serve(http_listener, metrics, ready.clone(), shutdown.clone()));
+
+            let engine = assembly::assemble(&config, spill_dir, query.handle().clone(), flow.handle().clone()).await?;
+            engine.start().await.map_err(|e| anyhow::anyhow!("cannot load definitions: {e}"))?;
+            let pg = PgConfig {
+                user: config.pg_user.clone(),
+                password: config.pg_password.as_ref().map(|p| p.0.clone()),
+                max_connections: config.pg_max_connections,
+                max_message_bytes: config.pg_max_message,
+                ..PgConfig::default()
+            };
+            let serving = pgwire::serve(pg_listener, Arc::clone(&engine), pg, shutdown.clone());
+            tokio::spawn(async move {
+                if let Err(e) = serving.await {
+                    warn!(error = %e, "the postgres front end stopped");
+                }
+            });
+            ready.set(true);
+            info!(pg = %pg_addr, http = %http_addr, "ready");
+            anyhow::Ok((engine, pg_addr, http_addr))
+        })?;
+        Ok(Self {
+            config,
+            engine,
+            pg_addr,
+            http_addr,
+            ready,
+            shutdown,
+            sockets: Some(sockets),
+            query: Some(query),
+            flow: Some(flow),
+        })
+    }
+
+    pub fn pg_addr(&self) -> SocketAddr {
+        self.pg_addr
+    }
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        match &self.sockets {
+            Some(runtime) => runtime.block_on(future),
+            None => unreachable!("only stop takes the runtime, and it consumes the server"),
+        }
+    }
+
+    /// Runs the demo beside the server until it fails or is dropped.
+    pub async fn demo(&self, options: DemoOptions) -> Result<()> {
+        demo::run(demo::DemoContext {
+            data_dir: self.config.data_dir.clone(),
+            engine: Arc::clone(&self.engine),
+            pg_addr: self.pg_addr,
+            options,
+            shutdown: self.shutdown.clone(),
+        })
+        .await
+    }
+
+    /// Lets running statements end, has every flow seal and commit what it has read, then closes everything.
+    pub fn stop(mut self) {
+        self.ready.set(false);
+        let deadline = self.config.shutdown_timeout;
+        info!("stopping");
+        self.block_on(self.engine.shutdown(deadline));
+        self.shutdown.cancel();
+        for runtime in [self.query.take(), self.flow.take(), self.sockets.take()].into_iter().flatten() {
+            runtime.shutdown_timeout(Duration::from_millis(500));
+        }
+        info!("stopped");
+    }
+}
+
+async fn bind(name: &str, addr: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("cannot listen on {addr}: choose another address with --{}", name.replace('_', "-")))
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(format!("tw-{name}"))
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the {name} threads"))
+}
+
+/// A directory of this process alone; those of processes that no longer run are removed.
+fn fresh_spill_dir(base: &Path) -> Result<std::path::PathBuf> {
+    const PREFIX: &str = "tidewater-spill-";
+    std::fs::create_dir_all(base).with_context(|| format!("cannot make directory {}", base.display()))?;
+    for entry in std::fs::read_dir(base)?.flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|n| n.strip_prefix(PREFIX)).and_then(|p| p.split('-').next());
+        if let Some(pid) = pid
+            && !Path::new("/proc").join(pid).exists()
+        {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let mine = base.join(format!("{PREFIX}{}-{}", std::process::id(), uuid::Uuid::new_v4().simple()));
+    std::fs::create_dir_all(&mine).with_context(|| format!("cannot make directory {}", mine.display()))?;
+    Ok(mine)
+}

@@ -1,0 +1,87 @@
+//! A blocking SQL client over a real socket.
+
+use std::net::SocketAddr;
+
+use anyhow::Result;
+use tokio::runtime::Runtime;
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+/// An error as the server sent it.
+#[derive(Debug)]
+pub struct SqlFailure {
+    pub state: String,
+    pub message: String,
+}
+
+impl std::fmt::Display for SqlFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.message, self.state)
+    }
+}
+
+impl std::error::Error for SqlFailure {}
+
+impl From<tokio_postgres::Error> for SqlFailure {
+    fn from(e: tokio_postgres::Error) -> Self {
+        match e.as_db_error() {
+            Some(db) => {
+                let mut message = db.message().to_owned();
+                if let Some(detail) = db.detail() {
+                    message.push_str(&format!("; DETAIL: {detail}"));
+                }
+                if let Some(hint) = db.hint() {
+                    message.push_str(&format!("; HINT: {hint}"));
+                }
+                Self { state: db.code().code().to_owned(), message }
+            }
+            None => Self { state: "08006".to_owned(), message: format!("{e}: {:?}", std::error::Error::source(&e)) },
+        }
+    }
+}
+
+/// One connection with a runtime of its own.
+pub struct Client {
+    runtime: Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let client = runtime.block_on(connect(addr))?;
+        Ok(Self { runtime, client })
+    }
+
+    /// Runs one or several statements; rows of all of them as text, NULL as `None`.
+    pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, SqlFailure> {
+        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
+        Ok(messages
+            .iter()
+            .filter_map(|m| match m {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect())
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// The single value of a query.
+    pub fn value(&self, sql: &str) -> Result<String> {
+        let rows = self.rows(sql)?;
+        let first = rows.first().and_then(|r| r.first()).cloned().flatten();
+        first.ok_or_else(|| anyhow::anyhow!("no value from {sql}"))
+    }
+
+    pub fn run(&self, sql: &str) -> Result<(), SqlFailure> {
+        self.rows(sql).map(|_| ())
+    }
+}
+
+/// An async connection, driven by a task of the current runtime.
+pub async fn connect(addr: SocketAddr) -> Result<tokio_postgres::Client, SqlFailure> {
+    let config = format!("host={} port={} user=tidewater dbname=lake", addr.ip(), addr.port());
+    let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}

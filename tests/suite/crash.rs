@@ -1,0 +1,135 @@
+//! A server killed with SIGKILL again and again under load, then compared with the ledger.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use libtest_mimic::Trial;
+use rand::Rng;
+use tidewater_devbroker::{DevBroker, DevBrokerConfig};
+use tidewater_tests::{ChildServer, Client, LEDGER_COLUMNS, Ledger, LedgerCheck, Ports, log_path, tail};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("crash/kill_under_load", || Ok(kill_under_load(6)?)),
+        Trial::test("crash/graceful_stop_commits", || Ok(graceful_stop_commits()?)),
+    ]
+}
+
+/// What one round of killing works on.
+pub struct Scene<'a> {
+    pub dir: &'a Path,
+    pub brokers: String,
+    pub partitions: usize,
+    pub rate: u64,
+    pub transactions: bool,
+    pub kills: usize,
+    /// Points of the commit path at which the process ends itself, tried one after the other between random kills.
+    pub failpoints: &'a [&'a str],
+}
+
+impl Scene<'_> {
+    fn start(&self, ports: Ports, env: &[(&str, &str)]) -> Result<ChildServer> {
+        let settings = ["--commit-interval", "300ms"];
+        ChildServer::start(&self.dir.join("data"), ports, &log_path(self.dir), &settings, env)
+    }
+
+    pub fn define(&self, client: &Client) -> Result<()> {
+        client.run(&format!(
+            "CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
+             CREATE STREAM IF NOT EXISTS ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
+             CREATE STREAMING TABLE IF NOT EXISTS kept PARTITIONED BY (days(event_time)) AS
+               SELECT p, n, aborted, amount, note, event_time, _partition AS kafka_partition, _offset AS kafka_offset
+               FROM STREAM ledger;",
+            self.brokers
+        ))?;
+        Ok(())
+    }
+
+    /// Produces, kills and restarts; returns what the table must hold, and a client to ask.
+    pub fn run(&self) -> Result<(ChildServer, Client, LedgerCheck)> {
+        let ports = Ports::free()?;
+        let mut server = self.start(ports, &[])?;
+        self.define(&server.client(LIMIT)?)?;
+        let ledger = Ledger::start(&self.brokers, "ledger", self.partitions, self.rate, self.transactions)?;
+        for kill in 0..self.kills {
+            std::thread::sleep(Duration::from_millis(rand::rng().random_range(50..1500)));
+            server.kill()?;
+            server = self.start(ports, &[])?;
+            if kill % 2 == 0 {
+                server.client(LIMIT).with_context(|| format!("after kill {kill}"))?;
+            }
+        }
+        for failpoint in self.failpoints {
+            server.kill()?;
+            server = self.start(ports, &[("TIDEWATER_FAILPOINT", failpoint)])?;
+            tidewater_tests::wait_for(&format!("the server to end itself at {failpoint}"), LIMIT, || {
+                Ok(server.has_ended().then_some(()))
+            })?;
+            server = self.start(ports, &[])?;
+        }
+        let check = ledger.stop()?;
+        let client = server.client(LIMIT)?;
+        anyhow::ensure!(check.total() > 0 && check.poisoned() > 0, "the ledger is empty: {check:?}");
+        Ok((server, client, check))
+    }
+}
+
+fn kill_under_load(kills: usize) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let broker = runtime.block_on(start_broker(dir.path(), 3))?;
+    let scene = Scene {
+        dir: dir.path(),
+        brokers: broker.addr().to_string(),
+        partitions: 3,
+        rate: 3000,
+        transactions: false,
+        kills,
+        failpoints: &[],
+    };
+    let outcome = scene.run().and_then(|(_server, client, check)| check.verify(&client, "kept", "system.dlq.ledger", LIMIT));
+    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+/// SIGTERM seals and commits: nothing that was read is read again.
+fn graceful_stop_commits() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let broker = runtime.block_on(start_broker(dir.path(), 2))?;
+    let scene = Scene {
+        dir: dir.path(),
+        brokers: broker.addr().to_string(),
+        partitions: 2,
+        rate: 2000,
+        transactions: false,
+        kills: 0,
+        failpoints: &[],
+    };
+    let outcome = (|| {
+        let ports = Ports::free()?;
+        let mut server = scene.start(ports, &[])?;
+        scene.define(&server.client(LIMIT)?)?;
+        let ledger = Ledger::start(&scene.brokers, "ledger", 2, 2000, false)?;
+        std::thread::sleep(Duration::from_secs(1));
+        server.terminate(LIMIT)?;
+        let check = ledger.stop()?;
+        let mut server = scene.start(ports, &[])?;
+        let client = server.client(LIMIT)?;
+        check.verify(&client, "kept", "system.dlq.ledger", LIMIT)
+    })();
+    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+async fn start_broker(dir: &Path, partitions: i32) -> Result<DevBroker> {
+    let broker = DevBroker::start(DevBrokerConfig {
+        listen: "127.0.0.1:0".parse()?,
+        data_dir: dir.join("broker"),
+        ..DevBrokerConfig::default()
+    })
+    .await?;
+    tidewater_tests::create_topic(&broker.addr().to_string(), "ledger", partitions).await?;
+    Ok(broker)
+}

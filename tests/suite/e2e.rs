@@ -1,0 +1,83 @@
+//! End to end with real parts: Apache Kafka produces, PyIceberg and DuckDB read back.
+//!
+//! `cargo xtask e2e` fetches the parts and runs these; without it they are ignored.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tidewater_tests::{Kafka, LedgerCheck, create_topic, log_path, tail};
+
+use crate::crash::Scene;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub fn trials() -> Vec<Trial> {
+    let e2e = |name: &str, run: fn() -> Result<()>| {
+        Trial::test(format!("e2e/{name}"), move || Ok(run()?)).with_ignored_flag(true)
+    };
+    vec![e2e("killed_under_load_with_kafka", killed_under_load)]
+}
+
+/// Where `cargo xtask e2e` put the parts.
+fn parts() -> Result<PathBuf> {
+    let dir = std::env::var_os("TIDEWATER_E2E_DIR").context("run these tests with `cargo xtask e2e`")?;
+    Ok(PathBuf::from(dir))
+}
+
+/// The ledger on a real broker, with transactions of which some are aborted; the server is killed at random moments
+/// and at every named point of the commit path; then three readers count.
+fn killed_under_load() -> Result<()> {
+    let parts = parts()?;
+    let dir = tempfile::tempdir()?;
+    let kafka = Kafka::start(&parts.join("kafka"), &dir.path().join("kafka"))?;
+    tokio::runtime::Runtime::new()?.block_on(create_topic(&kafka.brokers(), "ledger", 4))?;
+    let scene = Scene {
+        dir: dir.path(),
+        brokers: kafka.brokers(),
+        partitions: 4,
+        rate: 4000,
+        transactions: true,
+        kills: 20,
+        failpoints: FAILPOINTS,
+    };
+    let outcome = scene.run().and_then(|(server, client, check)| {
+        check.verify(&client, "kept", "system.dlq.ledger", LIMIT)?;
+        drop(server);
+        println!("{} rows and {} dead letters survived {} kills", check.total(), check.poisoned(), scene.kills + scene.failpoints.len());
+        read_back(&parts, &dir.path().join("data"), &check)
+    });
+    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+/// Points of the commit path at which the server ends itself when asked to.
+const FAILPOINTS: &[&str] = &[];
+
+fn read_back(parts: &Path, data: &Path, check: &LedgerCheck) -> Result<()> {
+    let python = |namespace: &str, table: &str, group: &str, number: &str| -> Result<Value> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/read_back.py");
+        let output = Command::new(parts.join("python/bin/python"))
+            .arg(script)
+            .args([data.join("tidewater.db"), data.join("warehouse")])
+            .args([namespace, table, group, number])
+            .output()?;
+        ensure!(output.status.success(), "read_back.py: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let rows: Vec<Value> = (check.good.iter().enumerate()).map(|(p, n)| json!([p, n, n, n * (n - 1) / 2])).collect();
+    let kept = python("public", "kept", "p", "n")?;
+    for reader in ["pyiceberg", "duckdb"] {
+        ensure!(kept[reader] == json!(rows), "{reader} reads {}\nthe ledger says {}", kept[reader], json!(rows));
+    }
+    let dead = python("system.dlq", "ledger", "_partition", "_offset")?;
+    for reader in ["pyiceberg", "duckdb"] {
+        let counted: Vec<Value> =
+            dead[reader].as_array().into_iter().flatten().map(|r| json!([r[0], r[1], r[2]])).collect();
+        let expected: Vec<Value> = (check.poison.iter().enumerate()).map(|(p, n)| json!([p, n, n])).collect();
+        ensure!(json!(counted) == json!(expected), "{reader} reads dead letters {counted:?}\nthe ledger says {expected:?}");
+    }
+    Ok(())
+}

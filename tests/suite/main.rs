@@ -1,0 +1,31 @@
+//! All integration tests, in one binary.
+//!
+//! - `slt/…`: every file under `tests/slt`, each against a server and a development broker of its own;
+//! - `crash/…`: a server in its own process, killed and started again;
+//! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod crash;
+mod e2e;
+mod slt;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use tidewater_tests::SERVE_CHILD;
+
+fn main() -> ExitCode {
+    let mut args = std::env::args_os();
+    let program = args.next().unwrap();
+    let rest: Vec<_> = args.collect();
+    if rest.first().is_some_and(|a| a == SERVE_CHILD) {
+        let command_line = std::iter::once(program).chain(rest.into_iter().skip(1));
+        return tidewater_server::cli::main(command_line);
+    }
+    let mut arguments = Arguments::from_args();
+    // Servers with broker and flows: more at once than cores only makes them wait for each other.
+    arguments.test_threads.get_or_insert(2);
+    let trials: Vec<Trial> = slt::trials().into_iter().chain(crash::trials()).chain(e2e::trials()).collect();
+    println!("found {} slt files, {} tests in all", trials.iter().filter(|t| t.name().starts_with("slt/")).count(), trials.len());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,118 @@
+//! Prepares the real parts, then runs the `e2e/` trials of the test binary.
+//!
+//! Downloads (the jars of Apache Kafka, Python packages of the readers) are kept in `$TIDEWATER_E2E_DIR`, else in
+//! `~/.cache/tidewater/e2e`, outside the repository.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, root};
+
+const KAFKA_VERSION: &str = "4.3.1";
+const PYTHON_PACKAGES: &[&str] = &[
+    "pyiceberg[sql-sqlite]==0.12.0",
+    "pyarrow==26.0.1",
+    "duckdb==1.5.5",
+    "duckdb-extension-avro==1.5.5",
+    "duckdb-extension-httpfs==1.5.5",
+    "duckdb-extension-iceberg==1.5.5",
+    "psycopg[binary]==3.3.9",
+];
+
+pub fn run(args: &[String]) -> Result<()> {
+    let dir = directory()?;
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
+    needs()?;
+    kafka(&dir)?;
+    python(&dir)?;
+    let filter = format!("e2e/{}", args.first().map_or("", String::as_str));
+    let dir = dir.to_str().context("the download directory's path is not UTF-8")?;
+    cargo(
+        &["test", "--release", "--package", "tidewater-tests", "--test", "suite", "--", "--ignored", "--test-threads=1", &filter],
+        &[("TIDEWATER_E2E_DIR", dir)],
+    )
+}
+
+fn directory() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("TIDEWATER_E2E_DIR") {
+        return Ok(PathBuf::from(dir));
+    }
+    let home = std::env::var_os("HOME").context("set TIDEWATER_E2E_DIR: there is no HOME")?;
+    Ok(Path::new(&home).join(".cache/tidewater/e2e"))
+}
+
+/// Names everything that is missing at once, with the line that installs it.
+fn needs() -> Result<()> {
+    let mut missing = Vec::new();
+    for (program, argument, package) in [
+        ("java", "-version", "openjdk-17-jre-headless"),
+        ("mvn", "-version", "maven"),
+        ("python3", "--version", "python3 python3-venv"),
+        ("psql", "--version", "postgresql-client"),
+    ] {
+        let run = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        if !run.is_ok_and(|status| status.success()) {
+            missing.push((program, package));
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|m| m.0).collect();
+    let packages: Vec<&str> = missing.iter().map(|m| m.1).collect();
+    bail!(
+        "the end-to-end tests need {}, not found on the PATH; on Debian: apt-get install --yes {}",
+        names.join(", "),
+        packages.join(" ")
+    )
+}
+
+fn kafka(dir: &Path) -> Result<()> {
+    let libs = dir.join(format!("kafka-{KAFKA_VERSION}"));
+    let done = libs.join(".complete");
+    if !done.exists() {
+        eprintln!("fetching Apache Kafka {KAFKA_VERSION} with Maven");
+        let pom = root().join("tests/e2e/kafka-pom.xml");
+        let status = Command::new("mvn")
+            .args(["--quiet", "--batch-mode", "--file"])
+            .arg(pom)
+            .arg("dependency:copy-dependencies")
+            .arg("-DincludeScope=runtime")
+            .arg(format!("-DoutputDirectory={}", libs.display()))
+            .arg(format!("-Dkafka.version={KAFKA_VERSION}"))
+            .status()
+            .context("cannot run mvn")?;
+        if !status.success() {
+            bail!("Maven could not fetch Apache Kafka {KAFKA_VERSION}");
+        }
+        std::fs::write(done, "")?;
+    }
+    let link = dir.join("kafka");
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(&libs, &link).context("cannot link the Kafka jars")
+}
+
+fn python(dir: &Path) -> Result<()> {
+    let venv = dir.join("python");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    let done = venv.join(".packages");
+    if std::fs::read_to_string(&done).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    eprintln!("installing {}", PYTHON_PACKAGES.join(", "));
+    let steps = [
+        Command::new("python3").args(["-m", "venv"]).arg(&venv).status(),
+        Command::new(venv.join("bin/pip"))
+            .args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(PYTHON_PACKAGES)
+            .status(),
+    ];
+    for step in steps {
+        if !step.context("cannot run python3 or pip")?.success() {
+            bail!("the Python packages of the readers could not be installed");
+        }
+    }
+    std::fs::write(done, wanted).context("cannot note the installed packages")
+}
