@@ -7,8 +7,34 @@
 //!                                                          └─ Committer ─► checkpoint, try_commit, RESOLVE
 //! ```
 //!
-//! The three types to know: [`Supervisor`], [`FlowSpec`] and the pure decisions of `commit.rs`.
+//! The three types to know: [`Supervisor`], [`FlowSpec`] and the pure decisions of [`commit`].
+//! Nothing here opens a socket or asks a wall clock: source, tables, clock and chance are handed in ([`Env`]).
 
 mod spec;
 
+mod checkpoint;
+pub mod commit;
+mod committer;
+mod flow;
+mod lane;
+mod outbox;
+mod publish;
+mod recovery;
+mod seal;
+mod source;
+mod supervisor;
+mod trigger;
+
+mod env;
+mod failpoint;
+mod failure;
+mod metrics;
+mod status;
+
+pub use env::{Chance, Clock, EngineSettings, Env, Failpoints};
+pub use failpoint::FAILPOINTS;
 pub use spec::{FlowFactory, FlowLane, FlowQuery, FlowSettings, FlowSpec};
+pub use supervisor::Supervisor;
+
+#[cfg(test)]
+mod tests;

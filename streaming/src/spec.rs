@@ -4,9 +4,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
-use tidewater_catalogs::{
-    BlobStore, CommitTable, Definition, OnError, Result, StartPosition, StreamSource, TableName,
-};
+use tidewater_catalogs::{BlobStore, CommitTable, Definition, OnError, Result, StartPosition, StreamSource, TableName};
 
 /// The query of a flow, compiled. Stateless: rows of the output depend on one row of the input each.
 pub trait FlowQuery: Send + Sync + std::fmt::Debug {

@@ -1,0 +1,67 @@
+//! Is the topic still the one that was read, and does it still hold what is to be read next?
+
+use tidewater_catalogs::{Error, ErrorKind, Offsets, Result, TopicLayout};
+
+use crate::checkpoint::{PartitionMove, SourcePositions};
+
+/// Refuses a topic that is not the one of the checkpoint. Ids count only where both sides have them.
+pub(crate) fn check_identity(known: &SourcePositions, layout: &TopicLayout) -> Result<()> {
+    let replaced = |what: &str, was: &str, is: &str| {
+        Err(Error::new(ErrorKind::SourceReplaced, format!("topic \"{}\" was replaced", layout.topic))
+            .with_detail(format!("its {what} was {was} and is {is}"))
+            .with_hint("Drop the streaming table and create it again to read the new topic from its start."))
+    };
+    if known.topic != layout.topic {
+        return replaced("name", &known.topic, &layout.topic);
+    }
+    for (what, was, is) in
+        [("id", &known.topic_id, &layout.topic_id), ("cluster", &known.cluster_id, &layout.cluster_id)]
+    {
+        if !was.is_empty() && !is.is_empty() && was != is {
+            return replaced(what, was, is);
+        }
+    }
+    Ok(())
+}
+
+/// Ranges between `positions` and what the topic still holds; empty where nothing is lost. Fails where a position
+/// lies behind the topic's end or its partition is gone: then it is not the topic that was read.
+pub(crate) fn gaps(positions: &Offsets, layout: &TopicLayout) -> Result<Vec<PartitionMove>> {
+    let mut found = Vec::new();
+    for (partition, next) in positions.iter() {
+        let Some(range) = layout.partitions.iter().find(|r| r.partition == partition) else {
+            return Err(Error::new(ErrorKind::SourceReplaced, format!("topic \"{}\" was replaced", layout.topic))
+                .with_detail(format!("partition {partition} was read to offset {next} and is gone")));
+        };
+        // An empty partition may say [high, high) or [0, 0) for a moment; only its end counts here.
+        if next > range.high && next > range.low {
+            return Err(Error::new(
+                ErrorKind::SourceReplaced,
+                format!("topic \"{}\" was replaced or truncated", layout.topic),
+            )
+            .with_detail(format!("partition {partition} was read to offset {next} and ends at offset {}", range.high))
+            .with_hint("Drop the streaming table and create it again to read the new topic from its start."));
+        }
+        if next < range.low {
+            found.push(PartitionMove { partition, from: next, to: range.low });
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn data_loss(topic: &str, gaps: &[PartitionMove]) -> Error {
+    let ranges: Vec<String> =
+        gaps.iter().map(|g| format!("partition {} offsets [{}, {})", g.partition, g.from, g.to)).collect();
+    Error::new(ErrorKind::DataLoss, format!("topic \"{topic}\" no longer holds what was to be read next"))
+        .with_detail(ranges.join(", "))
+        .with_hint("Set on_data_loss = 'skip' and resume the flow to go on behind the gap.")
+}
+
+/// Partitions that no lane reads yet, with the offset to begin at: their earliest, as all of it is new.
+pub(crate) fn new_partitions(known: &Offsets, layout: &TopicLayout) -> Vec<(i32, i64)> {
+    layout.partitions.iter().filter(|r| known.get(r.partition).is_none()).map(|r| (r.partition, r.low)).collect()
+}
+
+#[cfg(test)]
+#[path = "tests/source.rs"]
+mod tests;
