@@ -1,0 +1,1 @@
+//! The protocol loop, driven through an in-memory socket with a fake engine behind it.
