@@ -34,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["devbroker", "server"]),
-    ("benchmarks", &["server", "tests"]),
+    ("benchmarks", &["devbroker", "server", "tests"]),
     ("features", &[]),
 ];
 
