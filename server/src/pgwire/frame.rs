@@ -98,7 +98,6 @@ impl Fields {
         Ok(text.to_owned())
     }
 
-
     fn formats(&mut self) -> Field<Vec<i16>> {
         let count = self.count(2)?;
         Ok((0..count).map(|_| self.0.get_i16()).collect())

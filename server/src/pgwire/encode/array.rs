@@ -1,4 +1,4 @@
-//! Lists as PostgreSQL arrays: lower bound 1, one dimension per level of lists.
+//! Lists as PostgreSQL arrays, one dimension per level of lists.
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::Field;
@@ -32,6 +32,8 @@ pub(super) struct List<'a> {
     values: Column<'a>,
     /// Type of the innermost elements.
     element: u32,
+    /// Index of the first element: 1, and 0 in int2vector and oidvector.
+    lower_bound: i32,
 }
 
 /// As many as PostgreSQL has.
@@ -48,7 +50,8 @@ impl<'a> List<'a> {
         };
         let nested = matches!(field.data_type(), D::List(_) | D::LargeList(_) | D::FixedSizeList(_, _));
         let values = Column::new(values.as_ref(), if nested { oid } else { element })?;
-        Ok(Self { spans, values, element })
+        let lower_bound = i32::from(!matches!(oid, oid::INT2VECTOR | oid::OIDVECTOR));
+        Ok(Self { spans, values, element, lower_bound })
     }
 
     pub fn items(&self, row: usize) -> (std::ops::Range<usize>, &Column<'a>) {
@@ -101,10 +104,9 @@ impl<'a> List<'a> {
         if empty {
             return Ok(());
         }
-        // int2vector and oidvector count from 0, arrays from 1; their oid tells clients which one this is.
         for d in dimensions {
             out.put_i32(i32::try_from(*d).map_err(|_| error("54000", "array size exceeds the protocol's limit"))?);
-            out.put_i32(1);
+            out.put_i32(self.lower_bound);
         }
         if self.put_items(out, row, tz)? {
             out[flags_at..flags_at + 4].copy_from_slice(&1u32.to_be_bytes());
