@@ -1,0 +1,194 @@
+//! Reading a table.
+//!
+//! ```text
+//!   snapshot ─► manifest list ─► manifests ─► data files ─► DataSourceExec over IcebergSource
+//!               prune: partition    prune: bounds and          per file: deletes, constants,
+//!               summaries           partition values           columns by field id
+//! ```
+//!
+//! Planning is done when the plan is made: the leaf holds a list of files and what applies to each. The three types to
+//! know: [`IcebergTable`] (the table provider), [`plan::Planned`] (what a query reads) and [`source::IcebergSource`]
+//! (how a file is opened).
+
+mod adapt;
+mod cache;
+mod columns;
+mod deletes;
+pub(crate) mod error;
+mod fields;
+mod location;
+mod plan;
+mod prune;
+mod reader;
+mod source;
+mod statistics;
+mod transforms;
+mod values;
+mod vector;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::config::TableParquetOptions;
+use datafusion::common::{DFSchema, Result as DfResult};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::conjunction;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_plan::ExecutionPlan;
+use iceberg::spec::SnapshotRef;
+use tidewater_catalogs::{Error, Result};
+
+pub use self::cache::MetadataCache;
+use self::columns::ScanSchema;
+use self::location::Root;
+use self::plan::{Request, plan};
+use self::reader::Readers;
+use self::source::{IcebergSource, unused_store};
+use crate::state::TableState;
+
+/// A table over one snapshot of `state`: the current one with the table's current columns, or the given one with the
+/// columns that it had. `NotFound` where there is no such snapshot. A table without snapshots has no rows.
+pub fn provider(state: Arc<TableState>, snapshot_id: Option<i64>) -> Result<Arc<dyn TableProvider>> {
+    let snapshot = match snapshot_id {
+        None => state.metadata.current_snapshot().cloned(),
+        Some(id) => Some(
+            state
+                .metadata
+                .snapshot_by_id(id)
+                .cloned()
+                .ok_or_else(|| Error::not_found(format!("table \"{}\" has no snapshot {id}", state.name)))?,
+        ),
+    };
+    let past = snapshot_id.and(snapshot.as_deref());
+    let schema = Arc::new(ScanSchema::of(&state, past)?);
+    let root = Root::of(&state.metadata_location);
+    let readers = Arc::new(Readers { store: state.object_store.clone(), cache: state.cache.clone(), root });
+    Ok(Arc::new(IcebergTable { state, snapshot, schema, readers }))
+}
+
+/// One snapshot of a table.
+#[derive(Debug)]
+struct IcebergTable {
+    state: Arc<TableState>,
+    snapshot: Option<SnapshotRef>,
+    schema: Arc<ScanSchema>,
+    readers: Arc<Readers>,
+}
+
+#[async_trait]
+impl TableProvider for IcebergTable {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn schema(&self) -> SchemaRef {
+        self.schema.arrow.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Filters leave files, row groups and pages out, but not single rows.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        // A limit counts rows that pass the filters, which only the operator above can tell.
+        let limit = limit.filter(|_| filters.is_empty());
+        let predicate = self.predicate(session, filters);
+        let request = Request { predicate, columns: self.columns(projection, filters), limit };
+        let planned = plan(&self.state, &self.schema, self.snapshot.as_deref(), request).await?;
+
+        let config = session.config_options();
+        let options =
+            TableParquetOptions { global: config.execution.parquet.clone(), ..TableParquetOptions::default() };
+        let groups =
+            into_groups(planned.files, config.execution.target_partitions, config.optimizer.repartition_file_min_size);
+        let source = IcebergSource::new(
+            self.schema.clone(),
+            self.readers.clone(),
+            options,
+            planned.summary,
+            planned.may_have_nan,
+        );
+        let config = FileScanConfigBuilder::new(unused_store(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(planned.statistics)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+impl IcebergTable {
+    /// What of the filters can prune. A filter that has no physical form is left to the operator above.
+    fn predicate(&self, session: &dyn Session, filters: &[Expr]) -> Option<PruningPredicate> {
+        let schema = DFSchema::try_from(self.schema.arrow.clone()).ok()?;
+        let physical = filters.iter().filter_map(|f| session.create_physical_expr(f.clone(), &schema).ok());
+        let physical: Vec<_> = physical.collect();
+        if physical.is_empty() {
+            return None;
+        }
+        let predicate = PruningPredicate::try_new(conjunction(physical), self.schema.arrow.clone()).ok()?;
+        (!predicate.always_true()).then_some(predicate)
+    }
+
+    /// Columns that the query reads or filters on, ascending.
+    fn columns(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Vec<usize> {
+        let Some(projection) = projection else { return (0..self.schema.arrow.fields().len()).collect() };
+        let mut columns: BTreeSet<usize> = projection.iter().copied().collect();
+        for filter in filters {
+            let named = filter.column_refs().into_iter().filter_map(|c| self.schema.arrow.index_of(c.name()).ok());
+            columns.extend(named);
+        }
+        columns.into_iter().collect()
+    }
+}
+
+/// Files spread over `partitions` by size; large ones are cut at row groups. One empty group where there are none.
+fn into_groups(files: Vec<PartitionedFile>, partitions: usize, min_split_bytes: usize) -> Vec<FileGroup> {
+    let partitions = partitions.max(1);
+    if files.is_empty() {
+        return vec![FileGroup::new(Vec::new())];
+    }
+    let all = vec![FileGroup::new(files)];
+    let split = FileGroupPartitioner::new()
+        .with_target_partitions(partitions)
+        .with_repartition_file_min_size(min_split_bytes)
+        .repartition_file_groups(&all);
+    split.unwrap_or_else(|| {
+        // Too little to cut files: whole ones, the largest first to whoever has the least.
+        let mut files: Vec<PartitionedFile> = all.into_iter().flat_map(FileGroup::into_inner).collect();
+        files.sort_by_key(|f| std::cmp::Reverse(f.object_meta.size));
+        let count = partitions.min(files.len());
+        let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); count];
+        for file in files {
+            if let Some(least) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+                least.0 += file.object_meta.size.max(1);
+                least.1.push(file);
+            }
+        }
+        groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
+    })
+}

@@ -1,0 +1,309 @@
+//! From a snapshot to the data files that a query has to read.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::{ScalarValue, Statistics};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
+use futures::{StreamExt, TryStreamExt, stream};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, Manifest, ManifestContentType, ManifestEntry, ManifestFile, Snapshot,
+    Transform,
+};
+use object_store::ObjectMeta;
+use tidewater_catalogs::{Error, Result};
+
+use super::cache::MetadataCache;
+use super::columns::{ScanSchema, SpecField, spec_fields};
+use super::deletes::DeleteIndex;
+use super::error::corrupt;
+use super::location::Root;
+use super::prune::{Files, Manifests, column_range};
+use super::source::{FileTask, ScanSummary};
+use super::statistics::{Totals, of_file};
+use super::values::scalar_or_null;
+use crate::state::TableState;
+
+/// Manifests that one planning reads at a time.
+const CONCURRENT_MANIFESTS: usize = 8;
+
+/// Statistics of files are kept while they are at most this many (files times columns); each is a few hundred bytes.
+const MAX_FILE_STATISTICS: usize = 200_000;
+
+/// What a query asks of the planning.
+pub(super) struct Request {
+    /// Over the scan's columns; prunes.
+    pub(super) predicate: Option<PruningPredicate>,
+    /// Columns that are read or filtered on: of these, statistics are wanted.
+    pub(super) columns: Vec<usize>,
+    /// Rows that are enough. Only where nothing is filtered.
+    pub(super) limit: Option<usize>,
+}
+
+pub(super) struct Planned {
+    pub(super) files: Vec<PartitionedFile>,
+    pub(super) statistics: Statistics,
+    pub(super) may_have_nan: BTreeSet<usize>,
+    pub(super) summary: ScanSummary,
+}
+
+pub(super) async fn plan(
+    state: &TableState,
+    schema: &Arc<ScanSchema>,
+    snapshot: Option<&Snapshot>,
+    request: Request,
+) -> Result<Planned> {
+    let mut planner = Planner::new(state, schema.clone(), request);
+    planner.summary.snapshot = snapshot.map(Snapshot::snapshot_id);
+    if let Some(snapshot) = snapshot {
+        let list = state.cache.manifest_list(&state.file_io, &state.metadata, snapshot).await?;
+        let (deletes, data): (Vec<_>, Vec<_>) =
+            list.entries().iter().filter(|m| is_live(m)).partition(|m| m.content == ManifestContentType::Deletes);
+        planner.summary.manifests_total = data.len();
+        let deletes = Arc::new(read_deletes(state, &deletes).await?);
+        let kept = planner.prune_manifests(&data)?;
+        planner.summary.manifests_read = kept.len();
+        let mut manifests = std::pin::pin!(load(state, kept));
+        while let Some((manifest_file, spec, manifest)) = manifests.try_next().await? {
+            planner.add_manifest(&manifest_file, &spec, &manifest, &deletes)?;
+            if planner.has_enough() {
+                break;
+            }
+        }
+    }
+    Ok(planner.finish())
+}
+
+fn is_live(manifest: &ManifestFile) -> bool {
+    manifest.has_added_files() || manifest.has_existing_files()
+}
+
+type Loaded = (ManifestFile, Arc<[SpecField]>, Arc<Manifest>);
+
+/// Manifests in their order; a few are read and parsed at a time, each on its own task.
+fn load(
+    state: &TableState,
+    manifests: Vec<(ManifestFile, Arc<[SpecField]>)>,
+) -> impl futures::Stream<Item = Result<Loaded>> + use<> {
+    let (cache, io): (Arc<MetadataCache>, _) = (state.cache.clone(), state.file_io.clone());
+    let one = move |(file, spec): (ManifestFile, Arc<[SpecField]>)| {
+        let (cache, io) = (cache.clone(), io.clone());
+        async move {
+            let task = SpawnedTask::spawn(async move {
+                let manifest = cache.manifest(&io, &file).await;
+                (file, manifest)
+            });
+            let (file, manifest) =
+                task.join().await.map_err(|e| Error::internal("reading a manifest was interrupted").with_source(e))?;
+            Ok((file, spec, manifest?))
+        }
+    };
+    stream::iter(manifests).map(one).buffered(CONCURRENT_MANIFESTS)
+}
+
+async fn read_deletes(state: &TableState, manifests: &[&ManifestFile]) -> Result<DeleteIndex> {
+    let mut index = DeleteIndex::default();
+    let manifests = manifests.iter().map(|m| ((*m).clone(), Arc::from([]))).collect();
+    let mut loaded = std::pin::pin!(load(state, manifests));
+    while let Some((file, _, manifest)) = loaded.try_next().await? {
+        for entry in manifest.entries().iter().filter(|e| e.is_alive()) {
+            index.add(file.partition_spec_id, entry.sequence_number(), entry.data_file())?;
+        }
+    }
+    Ok(index)
+}
+
+struct Planner<'a> {
+    state: &'a TableState,
+    schema: Arc<ScanSchema>,
+    request: Request,
+    root: Root,
+    specs: HashMap<i32, Arc<[SpecField]>>,
+    totals: Totals,
+    rows_without_deletes: u64,
+    files: Vec<PartitionedFile>,
+    may_have_nan: BTreeSet<usize>,
+    summary: ScanSummary,
+}
+
+impl<'a> Planner<'a> {
+    fn new(state: &'a TableState, schema: Arc<ScanSchema>, request: Request) -> Self {
+        let specs = state.metadata.partition_specs_iter();
+        let specs = specs.map(|spec| (spec.spec_id(), Arc::from(spec_fields(&schema, spec)))).collect();
+        Self {
+            root: Root::of(&state.metadata_location),
+            specs,
+            totals: Totals::new(&request.columns),
+            rows_without_deletes: 0,
+            files: Vec::new(),
+            may_have_nan: BTreeSet::new(),
+            summary: ScanSummary { table: state.name.to_string(), ..ScanSummary::default() },
+            state,
+            schema,
+            request,
+        }
+    }
+
+    fn has_enough(&self) -> bool {
+        self.request.limit.is_some_and(|limit| self.rows_without_deletes >= limit as u64)
+    }
+
+    fn prune_manifests(&mut self, manifests: &[&ManifestFile]) -> Result<Vec<(ManifestFile, Arc<[SpecField]>)>> {
+        let mut with_specs = Vec::with_capacity(manifests.len());
+        for manifest in manifests {
+            let spec = self.specs.get(&manifest.partition_spec_id).ok_or_else(|| {
+                corrupt("manifest has an unknown partition spec").with_context("manifest", &manifest.manifest_path)
+            })?;
+            with_specs.push((*manifest, spec.clone()));
+        }
+        let keep = match &self.request.predicate {
+            Some(predicate) if !with_specs.is_empty() => {
+                keep(predicate, &Manifests { schema: &self.schema, manifests: &with_specs })
+            }
+            _ => vec![true; with_specs.len()],
+        };
+        let mut kept = Vec::with_capacity(with_specs.len());
+        for ((manifest, spec), keep) in with_specs.into_iter().zip(keep) {
+            if keep {
+                kept.push((manifest.clone(), spec));
+            } else {
+                let count = |n: Option<u32>| u64::from(n.unwrap_or(0));
+                self.summary.files_total += count(manifest.added_files_count) + count(manifest.existing_files_count);
+            }
+        }
+        Ok(kept)
+    }
+
+    fn add_manifest(
+        &mut self,
+        file: &ManifestFile,
+        spec: &[SpecField],
+        manifest: &Manifest,
+        deletes: &DeleteIndex,
+    ) -> Result<()> {
+        let live: Vec<&ManifestEntry> = manifest.entries().iter().map(Arc::as_ref).filter(|e| e.is_alive()).collect();
+        self.summary.files_total += live.len() as u64;
+        let files: Vec<&DataFile> = live.iter().map(|e| e.data_file()).collect();
+        let keep = match &self.request.predicate {
+            Some(predicate) if !files.is_empty() => {
+                keep(predicate, &Files { schema: &self.schema, spec, files: &files })
+            }
+            _ => vec![true; files.len()],
+        };
+        for (entry, _) in live.into_iter().zip(keep).filter(|(_, keep)| *keep) {
+            if self.has_enough() {
+                break;
+            }
+            self.add_file(file.partition_spec_id, spec, entry, deletes)?;
+        }
+        Ok(())
+    }
+
+    fn add_file(
+        &mut self,
+        spec_id: i32,
+        spec: &[SpecField],
+        entry: &ManifestEntry,
+        deletes: &DeleteIndex,
+    ) -> Result<()> {
+        let file = entry.data_file();
+        let location = file.file_path();
+        check(file)?;
+        let sequence_number = entry
+            .sequence_number()
+            .ok_or_else(|| corrupt("data file has no sequence number").with_context("file", location))?;
+        let task = FileTask {
+            location: location.to_owned(),
+            deletes: deletes.of(spec_id, sequence_number, file),
+            constants: self.constants(spec, file)?,
+        };
+        let has_deletes = !task.deletes.is_empty();
+        let range = |column: &usize| (*column, column_range(&self.schema, spec, file, *column));
+        let ranges: Vec<_> = self.request.columns.iter().map(range).collect();
+        let (rows, size_bytes) = (file.record_count(), file.file_size_in_bytes());
+        self.totals.add(&ranges, rows, size_bytes, has_deletes);
+        if has_deletes {
+            self.summary.files_with_deletes += 1;
+        } else {
+            self.rows_without_deletes = self.rows_without_deletes.saturating_add(rows);
+        }
+        for column in 0..self.schema.arrow.fields().len() {
+            let floating = self.schema.data_type(column).is_floating();
+            if floating && file.nan_value_counts().get(&self.schema.field(column).id) != Some(&0) {
+                self.may_have_nan.insert(column);
+            }
+        }
+        let meta = ObjectMeta {
+            location: self.root.path(location)?,
+            last_modified: chrono::DateTime::UNIX_EPOCH,
+            size: size_bytes,
+            e_tag: None,
+            version: None,
+        };
+        let mut planned = PartitionedFile::new_from_meta(meta).with_extensions(Arc::new(task));
+        let columns = self.schema.arrow.fields().len();
+        if self.files.len().saturating_mul(columns) < MAX_FILE_STATISTICS && !ranges.is_empty() {
+            planned = planned.with_statistics(of_file(columns, &ranges, rows, size_bytes));
+        }
+        self.files.push(planned);
+        Ok(())
+    }
+
+    /// Iceberg spec, "Column Projection": a column that the file lacks has its identity partition value.
+    fn constants(&self, spec: &[SpecField], file: &DataFile) -> Result<Arc<[(usize, ScalarValue)]>> {
+        let identity = spec.iter().filter(|f| f.transform == Transform::Identity);
+        identity
+            .filter_map(|f| file.partition().fields().get(f.position).map(|value| (f.column, value)))
+            .map(|(column, value)| {
+                let value = scalar_or_null(value.as_ref(), self.schema.data_type(column)).ok_or_else(|| {
+                    corrupt("partition value has another type than its column")
+                        .with_context("file", file.file_path())
+                        .with_context("column", &self.schema.field(column).name)
+                })?;
+                Ok((column, value))
+            })
+            .collect()
+    }
+
+    fn finish(mut self) -> Planned {
+        self.summary.files_kept = self.files.len() as u64;
+        Planned {
+            statistics: self.totals.finish(self.schema.arrow.fields().len()),
+            files: self.files,
+            may_have_nan: self.may_have_nan,
+            summary: self.summary,
+        }
+    }
+}
+
+impl std::fmt::Debug for Planner<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planner").field("state", self.state).field("summary", &self.summary).finish_non_exhaustive()
+    }
+}
+
+fn check(file: &DataFile) -> Result<()> {
+    let refused = |error: Error| Err(error.with_context("file", file.file_path()));
+    if file.content_type() != DataContentType::Data {
+        return refused(corrupt("delete file listed among data"));
+    }
+    if file.file_format() != DataFileFormat::Parquet {
+        return refused(
+            Error::unsupported("format of data file cannot be read").with_context("format", file.file_format()),
+        );
+    }
+    if file.key_metadata().is_some_and(|k| !k.is_empty()) {
+        return refused(Error::unsupported("encrypted tables cannot be read"));
+    }
+    Ok(())
+}
+
+/// Which containers may hold matching rows. Where the predicate cannot be evaluated, all of them.
+fn keep<S: datafusion::common::pruning::PruningStatistics>(predicate: &PruningPredicate, statistics: &S) -> Vec<bool> {
+    predicate.prune(statistics).unwrap_or_else(|error| {
+        tracing::debug!(%error, "pruning failed; all files are kept");
+        vec![true; statistics.num_containers()]
+    })
+}

@@ -1,0 +1,250 @@
+//! The leaf of a plan over an Iceberg table: DataFusion's Parquet source, with each file's own deletes and constants.
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::config::{ConfigOptions, TableParquetOptions};
+use datafusion::common::{Result as DfResult, ScalarValue};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{
+    FileOpenFuture, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
+};
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_plan::DisplayFormatType;
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use futures::FutureExt;
+use object_store::ObjectStore;
+use tidewater_catalogs::{Error, Result};
+
+use super::columns::ScanSchema;
+use super::deletes::{DeleteFile, access_plan, merge};
+use super::fields::FieldIdAdapterFactory;
+use super::reader::Readers;
+
+/// What one data file needs beside its place and size. Plain data; deletes are read when the file is opened.
+#[derive(Debug, Clone)]
+pub(super) struct FileTask {
+    /// As the manifest spells it, which is how position deletes name it.
+    pub(super) location: String,
+    pub(super) deletes: Vec<Arc<DeleteFile>>,
+    /// Identity partition values by column, for columns that the file lacks.
+    pub(super) constants: Arc<[(usize, ScalarValue)]>,
+}
+
+/// What EXPLAIN shows of the planning.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ScanSummary {
+    pub(super) table: String,
+    pub(super) snapshot: Option<i64>,
+    pub(super) files_kept: u64,
+    pub(super) files_total: u64,
+    pub(super) manifests_read: usize,
+    pub(super) manifests_total: usize,
+    pub(super) files_with_deletes: u64,
+}
+
+/// A [`FileSource`] around [`ParquetSource`].
+#[derive(Clone)]
+pub(super) struct IcebergSource {
+    parquet: Arc<dyn FileSource>,
+    schema: Arc<ScanSchema>,
+    readers: Arc<Readers>,
+    summary: Arc<ScanSummary>,
+    /// Floating-point columns that may hold NaN. Parquet's statistics leave NaN out, while SQL sorts it above all
+    /// numbers: pruning on such a column could lose rows.
+    may_have_nan: Arc<BTreeSet<usize>>,
+}
+
+impl IcebergSource {
+    pub(super) fn new(
+        schema: Arc<ScanSchema>,
+        readers: Arc<Readers>,
+        mut options: TableParquetOptions,
+        summary: ScanSummary,
+        may_have_nan: BTreeSet<usize>,
+    ) -> Self {
+        // A pushed-down filter together with a limit makes DataFusion 53.1 forget row selections, and with them the
+        // deletes (see `try_pushdown_filters`).
+        options.global.pushdown_filters = false;
+        options.global.coerce_int96 = Some("us".to_owned());
+        let parquet = ParquetSource::new(TableSchema::from_file_schema(schema.arrow.clone()))
+            .with_table_parquet_options(options)
+            .with_parquet_file_reader_factory(readers.clone());
+        let summary = Arc::new(summary);
+        Self { parquet: Arc::new(parquet), schema, readers, summary, may_have_nan: Arc::new(may_have_nan) }
+    }
+
+    fn with_parquet(&self, parquet: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
+        Arc::new(Self { parquet, ..self.clone() })
+    }
+
+    fn is_safe_to_prune(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
+        self.may_have_nan.is_empty() || !collect_columns(filter).iter().any(|c| self.may_have_nan.contains(&c.index()))
+    }
+}
+
+impl FileSource for IcebergSource {
+    fn create_file_opener(
+        &self,
+        object_store: Arc<dyn ObjectStore>,
+        config: &FileScanConfig,
+        partition: usize,
+    ) -> DfResult<Arc<dyn FileOpener>> {
+        let opener = IcebergOpener {
+            plain: None,
+            parquet: self.parquet.clone(),
+            schema: self.schema.clone(),
+            readers: self.readers.clone(),
+            object_store,
+            limit: config.limit,
+            preserve_order: config.preserve_order,
+            partition,
+        };
+        let plain = opener.parquet_opener(&Arc::from([]), config.limit)?;
+        Ok(Arc::new(IcebergOpener { plain: Some(plain), ..opener }))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        self.parquet.table_schema()
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        self.with_parquet(self.parquet.with_batch_size(batch_size))
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.parquet.filter()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        self.parquet.projection()
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        self.parquet.metrics()
+    }
+
+    fn file_type(&self) -> &str {
+        "iceberg"
+    }
+
+    fn fmt_extra(&self, t: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = &self.summary;
+        let snapshot = s.snapshot.map_or_else(|| "none".to_owned(), |id| id.to_string());
+        if let DisplayFormatType::TreeRender = t {
+            writeln!(f, "table={}", s.table)?;
+            writeln!(f, "kept={}/{} files", s.files_kept, s.files_total)?;
+        } else {
+            write!(
+                f,
+                ", table={}, snapshot={snapshot}, files={}/{}, manifests={}/{}",
+                s.table, s.files_kept, s.files_total, s.manifests_read, s.manifests_total
+            )?;
+            if s.files_with_deletes > 0 {
+                write!(f, ", files_with_deletes={}", s.files_with_deletes)?;
+            }
+        }
+        self.parquet.fmt_extra(t, f)
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        config: &ConfigOptions,
+    ) -> DfResult<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        let count = filters.len();
+        let safe: Vec<_> = filters.into_iter().filter(|filter| self.is_safe_to_prune(filter)).collect();
+        let mut config = config.clone();
+        config.execution.parquet.pushdown_filters = false;
+        let inner = self.parquet.try_pushdown_filters(safe, &config)?;
+        // Filters prune; whoever pushed them still applies them.
+        let answer = FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; count]);
+        Ok(match inner.updated_node {
+            Some(parquet) => answer.with_updated_node(self.with_parquet(parquet)),
+            None => answer,
+        })
+    }
+
+    fn try_pushdown_projection(&self, projection: &ProjectionExprs) -> DfResult<Option<Arc<dyn FileSource>>> {
+        Ok(self.parquet.try_pushdown_projection(projection)?.map(|parquet| self.with_parquet(parquet)))
+    }
+}
+
+struct IcebergOpener {
+    /// For files without constants and deletes, made once.
+    plain: Option<Arc<dyn FileOpener>>,
+    parquet: Arc<dyn FileSource>,
+    schema: Arc<ScanSchema>,
+    readers: Arc<Readers>,
+    object_store: Arc<dyn ObjectStore>,
+    limit: Option<usize>,
+    preserve_order: bool,
+    partition: usize,
+}
+
+impl IcebergOpener {
+    fn parquet_opener(
+        &self,
+        constants: &Arc<[(usize, ScalarValue)]>,
+        limit: Option<usize>,
+    ) -> DfResult<Arc<dyn FileOpener>> {
+        let adapter = FieldIdAdapterFactory { schema: self.schema.clone(), constants: constants.clone() };
+        let config = FileScanConfigBuilder::new(unused_store(), self.parquet.clone())
+            .with_limit(limit)
+            .with_preserve_order(self.preserve_order)
+            .with_expr_adapter(Some(Arc::new(adapter)))
+            .build();
+        self.parquet.create_file_opener(self.object_store.clone(), &config, self.partition)
+    }
+}
+
+impl FileOpener for IcebergOpener {
+    fn open(&self, mut file: PartitionedFile) -> DfResult<FileOpenFuture> {
+        let task = file.extensions.take().and_then(|task| task.downcast::<FileTask>().ok());
+        // Without its task a file would be read without its deletes.
+        let task = task.ok_or_else(|| Error::internal("scan of an iceberg table has lost a file's task"))?;
+        if task.deletes.is_empty() {
+            return match &self.plain {
+                Some(plain) if task.constants.is_empty() => plain.open(file),
+                _ => self.parquet_opener(&task.constants, self.limit)?.open(file),
+            };
+        }
+        // The stream above applies the limit. Here it would meet DataFusion's pruning by limit, which drops the
+        // selection of rows that are not deleted.
+        let opener = self.parquet_opener(&task.constants, None)?;
+        let readers = self.readers.clone();
+        Ok(async move {
+            let deleted = deleted_positions(&readers, &task).await?;
+            if !deleted.is_empty() {
+                let footer = readers.footer(&file.object_meta.location, file.object_meta.size).await?;
+                file.extensions = Some(Arc::new(access_plan(&footer, &deleted)?));
+            }
+            opener.open(file)?.await
+        }
+        .boxed())
+    }
+}
+
+async fn deleted_positions(readers: &Readers, task: &FileTask) -> Result<Arc<[u64]>> {
+    let mut lists = Vec::with_capacity(task.deletes.len());
+    for delete in &task.deletes {
+        lists.extend(readers.deleted_positions(delete, &task.location).await?);
+    }
+    Ok(merge(lists))
+}
+
+/// DataFusion asks its registry for a store before it opens files. The local one is always there; it is not used.
+pub(super) fn unused_store() -> ObjectStoreUrl {
+    ObjectStoreUrl::local_filesystem()
+}
