@@ -1,0 +1,199 @@
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use iceberg::spec::{MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata};
+use serde::Deserialize;
+use tidewater_catalogs::{Error, ErrorKind, Result};
+
+use super::anchor::{self, Descent};
+use super::manifests::read;
+use super::stage::{Base, Staged, expired, metadata_file};
+use crate::error;
+use crate::properties as p;
+use crate::sql_catalog::{Lake, Swap};
+use crate::state::TableState;
+
+/// Expiring rewrites the metadata and reads a manifest list per snapshot, so it waits until it is worth it: this
+/// share of the snapshots, and at most this many.
+const WORTH_SHARE: usize = 10;
+const WORTH_COUNT: usize = 100;
+
+/// Drops old snapshots from the table, then removes the metadata files that only they named. Data files are never
+/// removed: those that only an expired snapshot names are left for orphan removal.
+pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> Result<()> {
+    let metadata = &state.metadata;
+    if !p::get(metadata.properties(), p::GC)? {
+        return Ok(());
+    }
+    let refs = references(metadata)?;
+    let old = expirable(metadata, &refs, now_ms)?;
+    if old.is_empty() || old.len() < (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) {
+        return Ok(());
+    }
+    let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
+    let mut builder = metadata
+        .as_ref()
+        .clone()
+        .into_builder(Some(state.metadata_location.clone()))
+        .remove_snapshots(&ids);
+    let notes = descents(metadata, &ids)?;
+    if !notes.is_empty() {
+        builder = builder.set_properties(notes).map_err(|e| error::iceberg("expire snapshots", e))?;
+    }
+    let built = builder.build().map_err(|e| error::iceberg("expire snapshots", e))?;
+    let logs = expired(&built.metadata, built.expired_metadata_logs)?;
+    let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
+
+    // Read before the swap: afterwards a list that is missing would leave its manifests for ever, and a list that
+    // cannot be read must stop the expiry, not the removal.
+    let garbage = only_in_expired(&state, &built.metadata, &old).await?;
+
+    let base = Base { state: Arc::clone(&state), manifests: None };
+    let staged = Staged {
+        files: vec![(location.clone(), file)],
+        metadata: built.metadata,
+        location,
+        manifests: Arc::new(Vec::new()),
+        expired: logs,
+    };
+    match lake.swap(&base, staged).await {
+        Swap::Done(_) => {
+            tracing::debug!(table = %state.name, snapshots = ids.len(), files = garbage.len(), "snapshots expired");
+            lake.storage().delete(garbage).await
+        }
+        Swap::Moved => Ok(()),
+        // Not known to be expired, so nothing is removed; the files are orphans if it was.
+        Swap::Unknown(e) | Swap::NotAsked(e) => Err(e),
+    }
+}
+
+/// The crate keeps the references to itself, and they are part of the JSON.
+pub(crate) fn references(metadata: &TableMetadata) -> Result<HashMap<String, SnapshotReference>> {
+    #[derive(Deserialize)]
+    struct Only {
+        #[serde(default)]
+        refs: HashMap<String, SnapshotReference>,
+    }
+    let unreadable = |e: serde_json::Error| {
+        Error::new(ErrorKind::DataCorrupt, "cannot read the references of the table").with_source(e)
+    };
+    let json = serde_json::to_vec(metadata).map_err(unreadable)?;
+    let mut refs = serde_json::from_slice::<Only>(&json).map_err(unreadable)?.refs;
+    if let (Some(id), false) = (metadata.current_snapshot_id(), refs.contains_key(MAIN_BRANCH)) {
+        refs.insert(MAIN_BRANCH.to_string(), SnapshotReference::new(id, SnapshotRetention::branch(None, None, None)));
+    }
+    Ok(refs)
+}
+
+/// Snapshots that no rule keeps: what tags name, what a branch still has to keep, and everything young stays.
+fn expirable<'a>(
+    metadata: &'a TableMetadata,
+    refs: &HashMap<String, SnapshotReference>,
+    now_ms: i64,
+) -> Result<Vec<&'a Arc<Snapshot>>> {
+    let default_age = p::get(metadata.properties(), p::SNAPSHOT_AGE_MS)?;
+    let default_keep = p::get(metadata.properties(), p::SNAPSHOTS_TO_KEEP)?.max(1);
+    let mut kept: HashSet<i64> = HashSet::new();
+    for reference in refs.values() {
+        kept.insert(reference.snapshot_id);
+        let SnapshotRetention::Branch { min_snapshots_to_keep, max_snapshot_age_ms, .. } = &reference.retention else {
+            continue;
+        };
+        let keep = min_snapshots_to_keep.and_then(|n| u64::try_from(n).ok()).unwrap_or(default_keep);
+        let age = max_snapshot_age_ms.and_then(|n| u64::try_from(n).ok()).unwrap_or(default_age);
+        let oldest = now_ms.saturating_sub(i64::try_from(age).unwrap_or(i64::MAX));
+        let mut walked = HashSet::new();
+        let mut next = Some(reference.snapshot_id);
+        while let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) {
+            if !walked.insert(snapshot.snapshot_id()) {
+                break;
+            }
+            if walked.len() as u64 > keep && snapshot.timestamp_ms() < oldest {
+                break;
+            }
+            kept.insert(snapshot.snapshot_id());
+            next = snapshot.parent_snapshot_id();
+        }
+    }
+    let oldest = now_ms.saturating_sub(i64::try_from(default_age).unwrap_or(i64::MAX));
+    let branch_ancestors = ancestors(metadata, refs);
+    let mut old: Vec<_> = metadata
+        .snapshots()
+        .filter(|s| !kept.contains(&s.snapshot_id()))
+        // Staged by someone who has not published it yet: it is given its time.
+        .filter(|s| branch_ancestors.contains(&s.snapshot_id()) || s.timestamp_ms() < oldest)
+        .collect();
+    old.sort_by_key(|s| s.sequence_number());
+    Ok(old)
+}
+
+fn ancestors(metadata: &TableMetadata, refs: &HashMap<String, SnapshotReference>) -> HashSet<i64> {
+    let mut all = HashSet::new();
+    for reference in refs.values().filter(|r| r.is_branch()) {
+        let mut next = Some(reference.snapshot_id);
+        while let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) {
+            if !all.insert(snapshot.snapshot_id()) {
+                break;
+            }
+            next = snapshot.parent_snapshot_id();
+        }
+    }
+    all
+}
+
+/// Notes for the flows whose line from tag to main is about to lose a link.
+fn descents(metadata: &TableMetadata, removed: &[i64]) -> Result<HashMap<String, String>> {
+    let removed: HashSet<i64> = removed.iter().copied().collect();
+    let mut notes = HashMap::new();
+    for flow in anchor::flows(metadata) {
+        let Some(tagged) = metadata.snapshot_for_ref(&anchor::tag(flow)).map(|s| s.snapshot_id()) else { continue };
+        if anchor::reaches(metadata, flow, tagged).is_err() {
+            continue;
+        }
+        // The oldest ancestor of main above the tag whose line to main stays whole.
+        let (mut next, mut descendant, mut broken) = (metadata.current_snapshot_id(), None, false);
+        while let Some(snapshot) = next.filter(|id| *id != tagged).and_then(|id| metadata.snapshot_by_id(id)) {
+            if removed.contains(&snapshot.snapshot_id()) {
+                broken = true;
+                break;
+            }
+            descendant = Some(snapshot.snapshot_id());
+            next = snapshot.parent_snapshot_id();
+        }
+        if let (true, Some(descendant)) = (broken, descendant) {
+            let note = serde_json::to_string(&Descent { snapshot_id: tagged, descendant })
+                .map_err(|e| Error::internal("cannot write a descent").with_source(e))?;
+            notes.insert(anchor::descent_property(flow), note);
+        }
+    }
+    Ok(notes)
+}
+
+/// Manifest lists and manifests that no snapshot of `after` names.
+async fn only_in_expired(state: &TableState, after: &TableMetadata, old: &[&Arc<Snapshot>]) -> Result<Vec<String>> {
+    let mut garbage: HashSet<String> = HashSet::new();
+    for snapshot in old {
+        if !matches!(snapshot.summary().operation, Operation::Append) {
+            tracing::debug!(table = %state.name, snapshot = snapshot.snapshot_id(), "expired snapshot removed data");
+        }
+        garbage.extend(manifest_paths(state, snapshot).await?);
+        garbage.insert(snapshot.manifest_list().to_string());
+    }
+    for snapshot in after.snapshots() {
+        garbage.remove(snapshot.manifest_list());
+        for path in manifest_paths(state, snapshot).await? {
+            garbage.remove(&path);
+        }
+    }
+    let mut garbage: Vec<String> = garbage.into_iter().collect();
+    garbage.sort();
+    Ok(garbage)
+}
+
+pub(crate) async fn manifest_paths(state: &TableState, snapshot: &Snapshot) -> Result<Vec<String>> {
+    let bytes = read(state, snapshot.manifest_list()).await?;
+    let version = state.metadata.format_version();
+    let list = ManifestList::parse_with_version(&bytes, version)
+        .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
+    Ok(list.entries().iter().map(|m| m.manifest_path.clone()).collect())
+}

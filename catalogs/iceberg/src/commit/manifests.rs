@@ -1,0 +1,258 @@
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use iceberg::io::FileIO;
+use iceberg::spec::{
+    DataFile, Manifest, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriter, ManifestWriterBuilder,
+    PartitionSpec, SchemaRef, TableMetadata,
+};
+use tidewater_catalogs::{Error, Result};
+
+use crate::error;
+use crate::properties as p;
+use crate::state::TableState;
+
+/// A manifest or manifest list that is made, and not written yet.
+pub(crate) type NewFile = (String, Bytes);
+
+/// Manifests smaller than this share of the target are merged among themselves first, so that the larger ones are
+/// not rewritten each time.
+const SMALL_SHARE: u64 = 8;
+
+/// The manifests of the snapshot that a commit goes on top of.
+pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
+    match state.metadata.current_snapshot() {
+        None => Ok(Vec::new()),
+        Some(snapshot) => {
+            let bytes = read(state, snapshot.manifest_list()).await?;
+            let list = iceberg::spec::ManifestList::parse_with_version(&bytes, state.metadata.format_version())
+                .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
+            Ok(list.consume_entries().into_iter().collect())
+        }
+    }
+}
+
+pub(crate) async fn read(state: &TableState, location: &str) -> Result<Bytes> {
+    let input = state.file_io.new_input(location).map_err(|e| error::iceberg("read a file", e))?;
+    input.read().await.map_err(|e| error::iceberg("read a file", e).with_context("file", location))
+}
+
+pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
+    manifest
+        .load_manifest(&state.file_io)
+        .await
+        .map_err(|e| error::iceberg("read a manifest", e).with_context("file", &manifest.manifest_path))
+}
+
+/// Names the files of one attempt, none of which may meet another attempt of the same commit.
+pub(crate) struct Namer<'a> {
+    pub(crate) metadata: &'a TableMetadata,
+    pub(crate) commit: uuid::Uuid,
+    pub(crate) snapshot_id: i64,
+    next: u32,
+}
+
+impl<'a> Namer<'a> {
+    pub(crate) fn new(metadata: &'a TableMetadata, commit: uuid::Uuid, snapshot_id: i64) -> Self {
+        Self { metadata, commit, snapshot_id, next: 0 }
+    }
+
+    fn directory(&self) -> String {
+        format!("{}/metadata", self.metadata.location().trim_end_matches('/'))
+    }
+
+    fn manifest(&mut self) -> String {
+        let number = self.next;
+        self.next += 1;
+        format!("{}/{}-{}-m{number}.avro", self.directory(), self.commit, self.snapshot_id)
+    }
+
+    pub(crate) fn manifest_list(&self) -> String {
+        format!("{}/snap-{}-1-{}.avro", self.directory(), self.snapshot_id, self.commit)
+    }
+}
+
+/// One manifest per partition spec of the added files.
+pub(crate) async fn added(
+    namer: &mut Namer<'_>,
+    files: Vec<(i32, DataFile)>,
+    out: &mut Vec<NewFile>,
+) -> Result<Vec<ManifestFile>> {
+    let mut by_spec: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
+    for (spec_id, file) in files {
+        by_spec.entry(spec_id).or_default().push(file);
+    }
+    let mut manifests = Vec::with_capacity(by_spec.len());
+    for (spec_id, files) in by_spec {
+        let spec = namer
+            .metadata
+            .partition_spec_by_id(spec_id)
+            .ok_or_else(|| Error::internal(format!("the table has no partition spec {spec_id}")))?;
+        let schema = schema_of(namer.metadata, spec)?;
+        let made = encode(namer, schema, spec.as_ref().clone(), |writer| {
+            // No sequence number: it is inherited from the snapshot, whatever that becomes.
+            files.into_iter().try_for_each(|file| writer.add_file(file, -1))
+        });
+        manifests.push(made.await.map(|(manifest, file)| {
+            out.push(file);
+            manifest
+        })?);
+    }
+    Ok(manifests)
+}
+
+/// The current schema, or, for a spec over a dropped column, the newest that still has it.
+fn schema_of(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<SchemaRef> {
+    let fits = |schema: &SchemaRef| spec.fields().iter().all(|f| schema.field_by_id(f.source_id).is_some());
+    let mut all: Vec<&SchemaRef> = metadata.schemas_iter().collect();
+    all.sort_by_key(|s| (s.schema_id() == metadata.current_schema_id(), s.schema_id()));
+    all.into_iter()
+        .rev()
+        .find(|s| fits(s))
+        .cloned()
+        .ok_or_else(|| Error::internal(format!("no schema of the table fits partition spec {}", spec.spec_id())))
+}
+
+/// Manifests after merging. Data manifests alone are merged, each with others of its spec; entries keep their
+/// snapshot and sequence numbers, tombstones are dropped. Where nothing is to be done the list comes back as it is.
+pub(crate) async fn merged(
+    state: &TableState,
+    namer: &mut Namer<'_>,
+    manifests: Vec<ManifestFile>,
+    out: &mut Vec<NewFile>,
+) -> Result<Vec<ManifestFile>> {
+    let options = namer.metadata.properties();
+    if !p::get(options, p::MANIFEST_MERGE)? {
+        return Ok(manifests);
+    }
+    let target = p::get(options, p::MANIFEST_TARGET_BYTES)?.max(1);
+    let enough = p::get(options, p::MANIFEST_MIN_MERGE)?.max(2) as usize;
+    let bins = choose(&manifests, target, enough);
+    if bins.is_empty() {
+        return Ok(manifests);
+    }
+    let mut replaced = vec![false; manifests.len()];
+    let mut merged = Vec::new();
+    for bin in bins {
+        // Manifests of one spec may have been written under several schemas; bounds are read by the schema that
+        // the manifest carries, so each schema keeps a manifest of its own.
+        let mut by_schema: BTreeMap<i32, Vec<(&ManifestFile, Manifest)>> = BTreeMap::new();
+        for index in &bin {
+            let manifest = load(state, &manifests[*index]).await?;
+            by_schema.entry(manifest.metadata().schema_id()).or_default().push((&manifests[*index], manifest));
+        }
+        for index in bin {
+            replaced[index] = true;
+        }
+        for sources in by_schema.into_values() {
+            let Some((_, first)) = sources.first() else { continue };
+            let (schema, spec) = (first.metadata().schema().clone(), first.metadata().partition_spec().clone());
+            let made = encode(namer, schema, spec, |writer| {
+                for (source, manifest) in &sources {
+                    for entry in manifest.entries().iter().filter(|e| e.is_alive()) {
+                        let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
+                        let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
+                        let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);
+                        writer.add_existing_file(entry.data_file().clone(), snapshot, sequence, Some(file_sequence))?;
+                    }
+                }
+                Ok(())
+            });
+            let (manifest, file) = made.await?;
+            if manifest.existing_files_count != Some(0) {
+                out.push(file);
+                merged.push(manifest);
+            }
+        }
+    }
+    let kept = manifests.into_iter().zip(replaced).filter(|(_, replaced)| !replaced).map(|(manifest, _)| manifest);
+    Ok(merged.into_iter().chain(kept).collect())
+}
+
+/// Groups of indexes to merge, of one spec and at most the target size each. Two tiers: many small ones, and then
+/// many middle ones.
+fn choose(manifests: &[ManifestFile], target: u64, enough: usize) -> Vec<Vec<usize>> {
+    let size = |m: &ManifestFile| u64::try_from(m.manifest_length).unwrap_or(0);
+    let mut small: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    let mut middle: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    for (index, manifest) in manifests.iter().enumerate() {
+        if manifest.content != ManifestContentType::Data || manifest.key_metadata.is_some() {
+            continue;
+        }
+        let tier = match size(manifest) {
+            s if s < target / SMALL_SHARE => &mut small,
+            s if s < target => &mut middle,
+            _ => continue,
+        };
+        tier.entry(manifest.partition_spec_id).or_default().push(index);
+    }
+    let mut bins = Vec::new();
+    let tiers = [(small, enough), (middle, SMALL_SHARE as usize * 2)];
+    for (tier, enough) in tiers {
+        for indexes in tier.into_values().filter(|i| i.len() >= enough) {
+            let (mut bin, mut bytes) = (Vec::new(), 0);
+            for index in indexes {
+                let more = size(&manifests[index]);
+                if bytes + more > target && !bin.is_empty() {
+                    bins.push(std::mem::take(&mut bin));
+                    bytes = 0;
+                }
+                bin.push(index);
+                bytes += more;
+            }
+            bins.push(bin);
+        }
+    }
+    bins.retain(|bin| bin.len() > 1);
+    bins
+}
+
+/// Builds a manifest in memory: where and when it is written is the caller's business.
+async fn encode(
+    namer: &mut Namer<'_>,
+    schema: SchemaRef,
+    spec: PartitionSpec,
+    fill: impl FnOnce(&mut ManifestWriter) -> iceberg::Result<()>,
+) -> Result<(ManifestFile, NewFile)> {
+    const SCRATCH: &str = "memory:///manifest.avro";
+    let memory = FileIO::new_with_memory();
+    let location = namer.manifest();
+    let snapshot_id = namer.snapshot_id;
+    let made = async {
+        let output = memory.new_output(SCRATCH)?;
+        let mut writer = ManifestWriterBuilder::new(output, Some(snapshot_id), schema, spec).build_v2_data();
+        fill(&mut writer)?;
+        let manifest = writer.write_manifest_file().await?;
+        let bytes = memory.new_input(SCRATCH)?.read().await?;
+        Ok((manifest, bytes))
+    };
+    let (mut manifest, bytes) = made.await.map_err(|e: iceberg::Error| error::iceberg("build a manifest", e))?;
+    manifest.manifest_path.clone_from(&location);
+    Ok((manifest, (location, bytes)))
+}
+
+/// The manifest list of a new snapshot, and the manifests with the sequence numbers that it gives them.
+pub(crate) async fn list(
+    namer: &Namer<'_>,
+    parent: Option<i64>,
+    sequence_number: i64,
+    mut manifests: Vec<ManifestFile>,
+) -> Result<(Vec<ManifestFile>, NewFile)> {
+    const SCRATCH: &str = "memory:///list.avro";
+    let memory = FileIO::new_with_memory();
+    for manifest in manifests.iter_mut().filter(|m| m.added_snapshot_id == namer.snapshot_id) {
+        manifest.sequence_number = sequence_number;
+        if manifest.min_sequence_number < 0 {
+            manifest.min_sequence_number = sequence_number;
+        }
+    }
+    let made = async {
+        let writer = memory.new_output(SCRATCH)?.writer().await?;
+        let mut list = ManifestListWriter::v2(writer, namer.snapshot_id, parent, sequence_number);
+        list.add_manifests(manifests.iter().cloned())?;
+        list.close().await?;
+        memory.new_input(SCRATCH)?.read().await
+    };
+    let bytes = made.await.map_err(|e: iceberg::Error| error::iceberg("build a manifest list", e))?;
+    Ok((manifests, (namer.manifest_list(), bytes)))
+}

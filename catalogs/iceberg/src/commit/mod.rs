@@ -1,0 +1,148 @@
+//! How a table changes: stage the next state, write its files, and swap the catalog's pointer, once.
+//!
+//! A flow's commit moves two anchors with its snapshot (see [`anchor`]); that, and the compare-and-swap on the very
+//! metadata that was checked, is what lets at most one writer be the successor of a commit.
+
+pub(crate) mod anchor;
+mod expire;
+mod manifests;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use iceberg::spec::Operation;
+use tidewater_catalogs::{
+    AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Error, ErrorKind, Result, StagingWriter,
+    TableHead,
+};
+
+use crate::schema::without_ids;
+use crate::sql_catalog::{Lake, Swap};
+use crate::state::TableState;
+use crate::writer::FileWriter;
+pub(crate) use manifests::current as current_manifests;
+pub(crate) use manifests::load as load_manifest;
+pub(crate) use stage::{Base, Change, Staged, stage};
+
+/// A table that flows commit to, bound to one uuid.
+pub(crate) struct LakeCommitTable {
+    lake: Arc<Lake>,
+    /// As it was when the handle was made: files are written with this schema and this partition spec, which later
+    /// states keep, and the columns of [`CommitTable::schema`] never change under a writer.
+    bound: Arc<TableState>,
+    schema: SchemaRef,
+}
+
+impl std::fmt::Debug for LakeCommitTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LakeCommitTable").field("table", &self.bound.name).finish_non_exhaustive()
+    }
+}
+
+impl LakeCommitTable {
+    pub(crate) fn new(lake: Arc<Lake>, bound: Arc<TableState>) -> Self {
+        let schema = without_ids(&bound.arrow_schema);
+        Self { lake, bound, schema }
+    }
+
+    async fn newest(&self) -> Result<Arc<TableState>> {
+        let state = self.lake.load(&self.bound.name).await?;
+        if state.metadata.uuid() != self.bound.metadata.uuid() {
+            return Err(Error::not_found(format!("table \"{}\" was dropped", self.bound.name))
+                .with_detail("Another table has its name now."));
+        }
+        Ok(state)
+    }
+}
+
+#[async_trait]
+impl CommitTable for LakeCommitTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    async fn load_head(&self, flow: &str) -> Result<TableHead> {
+        let state = self.newest().await?;
+        Ok(head(Base { state, manifests: None }, flow))
+    }
+
+    fn writer(&self, commit: CommitUuid) -> Result<Box<dyn StagingWriter>> {
+        Ok(Box::new(FileWriter::new(self.lake.storage().clone(), &self.bound, commit)?))
+    }
+
+    async fn try_commit(&self, head: &TableHead, request: &CommitRequest) -> CommitReply {
+        let Ok(base) = Arc::clone(&head.base).downcast::<Base>() else {
+            return CommitReply::Refused(Error::internal("the head is not one of this table"));
+        };
+        let staged = match self.check_and_stage(&base, request).await {
+            Ok(staged) => staged,
+            // Nothing was asked of the catalog, so nothing can have happened.
+            Err(e) => return CommitReply::Refused(e.with_context("table", &self.bound.name)),
+        };
+        match self.lake.swap(&base, staged).await {
+            Swap::Done(next) => CommitReply::Committed(self::head(next, &request.flow)),
+            Swap::Moved => CommitReply::Refused(moved(&self.bound)),
+            Swap::NotAsked(e) => CommitReply::Refused(e.with_context("table", &self.bound.name)),
+            Swap::Unknown(e) => CommitReply::Unknown(
+                Error::new(ErrorKind::CommitUnknown, "the answer to a commit was lost")
+                    .with_context("table", &self.bound.name)
+                    .with_source(e),
+            ),
+        }
+    }
+
+    async fn maintain(&self) -> Result<()> {
+        expire::expire(&self.lake, self.newest().await?, self.lake.now_ms()).await
+    }
+}
+
+impl LakeCommitTable {
+    async fn check_and_stage(&self, base: &Base, request: &CommitRequest) -> Result<Staged> {
+        let metadata = &base.state.metadata;
+        if metadata.uuid() != self.bound.metadata.uuid() {
+            return Err(Error::not_found("the head is one of another table"));
+        }
+        // Read from the metadata that the swap compares, whatever the head says.
+        let fits = match (anchor::state(metadata, &request.flow), &request.expected) {
+            (AnchorState::Absent, None) => true,
+            (AnchorState::Valid(found), Some(expected)) => found == *expected,
+            (AnchorState::Broken(why), _) => {
+                return Err(Error::new(ErrorKind::Conflict, format!("the anchor of flow \"{}\" is broken", request.flow))
+                    .with_detail(why));
+            }
+            _ => false,
+        };
+        if !fits {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("the anchor of flow \"{}\" is not the expected one", request.flow),
+            ));
+        }
+        let change = Change {
+            operation: Operation::Append,
+            commit: request.commit_uuid,
+            add: stage::data_files(metadata, request)?,
+            summary: anchor::summary(request),
+            anchor: Some(request.clone()),
+        };
+        stage(base, change, self.lake.now_ms()).await
+    }
+}
+
+fn head(base: Base, flow: &str) -> TableHead {
+    let metadata = &base.state.metadata;
+    TableHead {
+        table_uuid: metadata.uuid(),
+        main_snapshot_id: metadata.current_snapshot_id(),
+        anchor: anchor::state(metadata, flow),
+        base: Arc::new(base),
+    }
+}
+
+fn moved(state: &TableState) -> Error {
+    Error::new(ErrorKind::Conflict, format!("table \"{}\" was changed by someone else", state.name))
+}

@@ -1,0 +1,183 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use iceberg::spec::{
+    DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+    TableMetadata,
+};
+use tidewater_catalogs::{CommitRequest, Error, Result};
+use uuid::Uuid;
+
+use super::anchor;
+use super::manifests::{self, Namer, NewFile};
+use crate::error;
+use crate::properties as p;
+use crate::state::TableState;
+use crate::writer::from_staged;
+
+/// The state that a commit goes on top of.
+#[derive(Debug, Clone)]
+pub(crate) struct Base {
+    pub(crate) state: Arc<TableState>,
+    /// Manifests of its current snapshot, where they are known already.
+    pub(crate) manifests: Option<Arc<Vec<ManifestFile>>>,
+}
+
+/// What a commit does to the table.
+pub(crate) struct Change {
+    pub(crate) operation: Operation,
+    pub(crate) commit: Uuid,
+    /// With the id of the partition spec: a `DataFile` does not tell.
+    pub(crate) add: Vec<(i32, DataFile)>,
+    pub(crate) summary: BTreeMap<String, String>,
+    /// The anchor to move, in the same commit.
+    pub(crate) anchor: Option<CommitRequest>,
+}
+
+/// A commit, complete but for two things: its files are in memory, and the catalog has not been asked.
+pub(crate) struct Staged {
+    pub(crate) files: Vec<NewFile>,
+    pub(crate) metadata: TableMetadata,
+    pub(crate) location: String,
+    pub(crate) manifests: Arc<Vec<ManifestFile>>,
+    /// Metadata files that left the log with this commit, where the table wants them removed.
+    pub(crate) expired: Vec<String>,
+}
+
+/// Builds the next state of the table. Reads manifests where some are merged; writes nothing.
+/// `now_ms` may be wrong: time in a table never goes back, as readers and the `iceberg` crate count on it.
+pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<Staged> {
+    let state = &base.state;
+    let metadata = state.metadata.as_ref();
+    crate::writer::writable(metadata)?;
+    let mut paths = HashSet::new();
+    if let Some((_, twice)) = change.add.iter().find(|(_, file)| !paths.insert(file.file_path())) {
+        return Err(Error::internal("a data file is named twice in one commit").with_context("file", twice.file_path()));
+    }
+    let before = match &base.manifests {
+        Some(manifests) => manifests.as_ref().clone(),
+        None => manifests::current(state).await?,
+    };
+    let snapshot_id = new_snapshot_id(metadata);
+    let sequence_number = metadata.next_sequence_number();
+    let parent = metadata.current_snapshot();
+    let parent_id = parent.map(|s| s.snapshot_id());
+    let mut files = Vec::new();
+    let mut namer = Namer::new(metadata, change.commit, snapshot_id);
+
+    let summary = summary(parent.map(|s| s.summary()), &change);
+    let mut all = manifests::added(&mut namer, change.add, &mut files).await?;
+    all.extend(manifests::merged(state, &mut namer, before, &mut files).await?);
+    let (all, list) = manifests::list(&namer, parent_id, sequence_number, all).await?;
+    let list_location = list.0.clone();
+    files.push(list);
+
+    let snapshot = Snapshot::builder()
+        .with_snapshot_id(snapshot_id)
+        .with_parent_snapshot_id(parent_id)
+        .with_sequence_number(sequence_number)
+        .with_timestamp_ms(now_ms.max(metadata.last_updated_ms() + 1))
+        .with_manifest_list(list_location)
+        .with_summary(Summary { operation: change.operation, additional_properties: summary })
+        .with_schema_id(metadata.current_schema_id())
+        .build();
+    let mut builder = metadata
+        .clone()
+        .into_builder(Some(state.metadata_location.clone()))
+        .set_branch_snapshot(snapshot, MAIN_BRANCH)
+        .map_err(|e| error::iceberg("add a snapshot", e))?;
+    if let Some(request) = &change.anchor {
+        let to = anchor::moved(request, snapshot_id);
+        let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::Tag { max_ref_age_ms: None });
+        let property = HashMap::from([(anchor::head_property(&request.flow), anchor::to_property(&to)?)]);
+        builder = builder
+            .set_ref(&anchor::tag(&request.flow), reference)
+            .and_then(|b| b.set_properties(property))
+            .map_err(|e| error::iceberg("move the anchor", e))?;
+        if metadata.properties().contains_key(&anchor::descent_property(&request.flow)) {
+            builder = builder
+                .remove_properties(&[anchor::descent_property(&request.flow)])
+                .map_err(|e| error::iceberg("move the anchor", e))?;
+        }
+    }
+    let built = builder.build().map_err(|e| error::iceberg("build table metadata", e))?;
+    let expired = expired(&built.metadata, built.expired_metadata_logs)?;
+    let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
+    files.push((location.clone(), file));
+    Ok(Staged { files, metadata: built.metadata, location, manifests: Arc::new(all), expired })
+}
+
+/// The files of a request as manifest entries.
+pub(crate) fn data_files(metadata: &TableMetadata, request: &CommitRequest) -> Result<Vec<(i32, DataFile)>> {
+    request.files.files.iter().map(|file| from_staged(metadata, file)).collect()
+}
+
+pub(crate) fn expired(
+    metadata: &TableMetadata,
+    logs: Vec<iceberg::spec::MetadataLog>,
+) -> Result<Vec<String>> {
+    if !p::get(metadata.properties(), p::DELETE_AFTER_COMMIT)? {
+        return Ok(Vec::new());
+    }
+    Ok(logs.into_iter().map(|log| log.metadata_file).collect())
+}
+
+/// The next metadata file: `<version>-<uuid>.metadata.json` beside the table's other metadata.
+pub(crate) fn metadata_file(previous: &str, metadata: &TableMetadata) -> Result<NewFile> {
+    let name = previous.rsplit('/').next().unwrap_or_default();
+    let version = name.split(['-', '.']).next().and_then(|v| v.trim_start_matches('v').parse::<u64>().ok());
+    let version = version.map_or_else(|| metadata.metadata_log().len() as u64, |v| v + 1);
+    let directory = metadata.location().trim_end_matches('/');
+    let location = format!("{directory}/metadata/{version:05}-{}.metadata.json", Uuid::new_v4());
+    let json = serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+    Ok((location, Bytes::from(json)))
+}
+
+/// Random and positive, as other implementations choose them.
+fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
+    loop {
+        let (high, low) = Uuid::new_v4().as_u64_pair();
+        let id = i64::from_le_bytes((high ^ low).to_le_bytes()) & i64::MAX;
+        if id > 0 && metadata.snapshot_by_id(id).is_none() {
+            return id;
+        }
+    }
+}
+
+/// Counts of this commit and running totals, spelled as the specification's appendix has them.
+fn summary(parent: Option<&Summary>, change: &Change) -> HashMap<String, String> {
+    let files = change.add.len() as u64;
+    let records: u64 = change.add.iter().map(|(_, f)| f.record_count()).sum();
+    let bytes: u64 = change.add.iter().map(|(_, f)| f.file_size_in_bytes()).sum();
+    let partitions: HashSet<_> = change.add.iter().map(|(spec, f)| (*spec, f.partition())).collect();
+    let mut all: HashMap<String, String> = change.summary.clone().into_iter().collect();
+    for (key, count) in [
+        ("added-data-files", files),
+        ("added-records", records),
+        ("added-files-size", bytes),
+        ("changed-partition-count", partitions.len() as u64),
+    ] {
+        if count > 0 {
+            all.insert(key.to_string(), count.to_string());
+        }
+    }
+    for (key, more) in [
+        ("total-data-files", files),
+        ("total-records", records),
+        ("total-files-size", bytes),
+        ("total-delete-files", 0),
+        ("total-position-deletes", 0),
+        ("total-equality-deletes", 0),
+    ] {
+        // A parent that does not give its total leaves ours unknown, and no total is better than a wrong one.
+        let known = match parent {
+            None => Some(0),
+            Some(parent) => parent.additional_properties.get(key).and_then(|v| v.parse::<u64>().ok()),
+        };
+        if let Some(total) = known.and_then(|k| k.checked_add(more)) {
+            all.insert(key.to_string(), total.to_string());
+        }
+    }
+    all
+}

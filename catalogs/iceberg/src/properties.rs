@@ -1,0 +1,81 @@
+//! Table properties that the writer, the committer and maintenance obey, with what they are by default.
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+
+use tidewater_catalogs::{Error, Result};
+
+const MIB: u64 = 1 << 20;
+
+pub(crate) const COMPRESSION: (&str, &str) = ("write.parquet.compression-codec", "zstd");
+pub(crate) const COMPRESSION_LEVEL: &str = "write.parquet.compression-level";
+pub(crate) const ROW_GROUP_BYTES: (&str, u64) = ("write.parquet.row-group-size-bytes", 128 * MIB);
+pub(crate) const ROW_GROUP_ROWS: (&str, u64) = ("write.parquet.row-group-limit", 1 << 20);
+pub(crate) const PAGE_BYTES: (&str, u64) = ("write.parquet.page-size-bytes", MIB);
+pub(crate) const DICTIONARY_BYTES: (&str, u64) = ("write.parquet.dict-size-bytes", MIB);
+pub(crate) const TARGET_FILE_BYTES: (&str, u64) = ("write.target-file-size-bytes", 256 * MIB);
+/// Files that one writer holds open at a time; one more closes the largest.
+pub(crate) const OPEN_FILES: (&str, u64) = ("tidewater.write.open-files", 64);
+
+pub(crate) const MANIFEST_TARGET_BYTES: (&str, u64) = ("commit.manifest.target-size-bytes", 8 * MIB);
+pub(crate) const MANIFEST_MIN_MERGE: (&str, u64) = ("commit.manifest.min-count-to-merge", 50);
+pub(crate) const MANIFEST_MERGE: (&str, bool) = ("commit.manifest-merge.enabled", true);
+
+const PREVIOUS_VERSIONS: (&str, u64) = ("write.metadata.previous-versions-max", 50);
+pub(crate) const DELETE_AFTER_COMMIT: (&str, bool) = ("write.metadata.delete-after-commit.enabled", false);
+
+/// What the specification says where a table does not; tables of ours are created with an hour.
+pub(crate) const SNAPSHOT_AGE_MS: (&str, u64) = ("history.expire.max-snapshot-age-ms", 5 * 24 * 3_600_000);
+const OUR_SNAPSHOT_AGE_MS: u64 = 3_600_000;
+pub(crate) const SNAPSHOTS_TO_KEEP: (&str, u64) = ("history.expire.min-snapshots-to-keep", 1);
+pub(crate) const GC: (&str, bool) = ("gc.enabled", true);
+
+/// What a new table gets where its creator did not say otherwise. Written down, so that other engines obey it too.
+pub(crate) fn defaults() -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let mut set = |key: &str, value: String| all.insert(key.to_string(), value);
+    set(COMPRESSION.0, COMPRESSION.1.to_string());
+    set(COMPRESSION_LEVEL, "1".to_string());
+    set(TARGET_FILE_BYTES.0, TARGET_FILE_BYTES.1.to_string());
+    set(PREVIOUS_VERSIONS.0, PREVIOUS_VERSIONS.1.to_string());
+    set(DELETE_AFTER_COMMIT.0, "true".to_string());
+    set(SNAPSHOT_AGE_MS.0, OUR_SNAPSHOT_AGE_MS.to_string());
+    set(SNAPSHOTS_TO_KEEP.0, SNAPSHOTS_TO_KEEP.1.to_string());
+    all
+}
+
+/// The value of a property, or its default. A value that is not understood is an error, and not the default: it
+/// may have been meant to keep data.
+pub(crate) fn get<T: FromStr + Copy>(properties: &HashMap<String, String>, (key, default): (&str, T)) -> Result<T> {
+    match properties.get(key) {
+        None => Ok(default),
+        Some(text) => text.trim().parse().map_err(|_| {
+            Error::invalid(format!("invalid value for table property \"{key}\": \"{text}\""))
+        }),
+    }
+}
+
+/// Checked when a table is made, so that no flow fails on it later.
+pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
+    for number in [
+        ROW_GROUP_BYTES,
+        ROW_GROUP_ROWS,
+        PAGE_BYTES,
+        DICTIONARY_BYTES,
+        TARGET_FILE_BYTES,
+        OPEN_FILES,
+        MANIFEST_TARGET_BYTES,
+        MANIFEST_MIN_MERGE,
+        PREVIOUS_VERSIONS,
+        SNAPSHOTS_TO_KEEP,
+    ] {
+        if get(properties, number)? == 0 {
+            return Err(Error::invalid(format!("invalid value for table property \"{}\": it must be above 0", number.0)));
+        }
+    }
+    get(properties, SNAPSHOT_AGE_MS)?;
+    for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, GC] {
+        get(properties, flag)?;
+    }
+    Ok(())
+}

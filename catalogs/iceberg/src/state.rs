@@ -1,0 +1,34 @@
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use iceberg::io::FileIO;
+use iceberg::spec::TableMetadata;
+use object_store::ObjectStore;
+use tidewater_catalogs::TableName;
+
+use crate::scan::MetadataCache;
+
+/// One loaded, unchanging state of a table: the metadata file that the catalog named, and what is needed to read
+/// everything it names.
+#[derive(Clone)]
+pub struct TableState {
+    pub name: TableName,
+    pub metadata: Arc<TableMetadata>,
+    pub metadata_location: String,
+    /// Reads and writes by absolute location (`file:///…`).
+    pub file_io: FileIO,
+    /// Rooted so that the path of an object is the path of its location's URL, without the leading slash.
+    pub object_store: Arc<dyn ObjectStore>,
+    pub cache: Arc<MetadataCache>,
+    /// Columns of the table's current schema, with field ids under `PARQUET:field_id`.
+    pub arrow_schema: SchemaRef,
+}
+
+impl std::fmt::Debug for TableState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableState")
+            .field("name", &self.name)
+            .field("metadata_location", &self.metadata_location)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,347 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use iceberg::spec::{PartitionSpecRef, SchemaRef as IcebergSchemaRef, Struct, TableMetadata};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, GzipLevel, ZstdLevel};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use tidewater_catalogs::{CommitUuid, Error, ErrorKind, Result, StagedFile, StagedFiles};
+
+use super::columns::{count_nans, fit};
+use super::metrics::{Finished, data_file};
+use super::split::Splitter;
+use super::to_staged;
+use crate::error;
+use crate::properties as p;
+use crate::schema::to_arrow;
+use crate::state::TableState;
+use crate::storage::{FileSink, Storage};
+
+/// Encoded bytes held in open row groups over all files; above it the largest row group is written out.
+const OPEN_ROW_GROUP_BYTES: usize = 384 << 20;
+/// Bounds in page and column index; longer ones cost more than they prune.
+const PARQUET_BOUND_LENGTH: usize = 64;
+
+/// Turns batches into files. Everything here blocks.
+pub(super) struct Encoder {
+    storage: Storage,
+    metadata: Arc<TableMetadata>,
+    arrow_schema: SchemaRef,
+    schema: IcebergSchemaRef,
+    spec: PartitionSpecRef,
+    splitter: Option<Splitter>,
+    properties: Arc<WriterProperties>,
+    target_bytes: u64,
+    open_limit: usize,
+    directory: String,
+    /// `<commit>-<random>`: two writers of one commit do not meet.
+    prefix: String,
+    next_file: u32,
+    open: HashMap<Box<[u8]>, OpenFile>,
+    done: Vec<StagedFile>,
+    buffered: Arc<AtomicUsize>,
+}
+
+struct OpenFile {
+    writer: ArrowWriter<FileSink>,
+    location: String,
+    partition: Struct,
+    nans: Vec<Option<u64>>,
+    memory: usize,
+}
+
+impl Encoder {
+    pub(super) fn new(
+        storage: Storage,
+        state: &TableState,
+        commit: CommitUuid,
+        buffered: Arc<AtomicUsize>,
+    ) -> Result<Self> {
+        let metadata = Arc::clone(&state.metadata);
+        let schema = Arc::clone(metadata.current_schema());
+        let spec = Arc::clone(metadata.default_partition_spec());
+        writable(&metadata)?;
+        let splitter = if spec.is_unpartitioned() {
+            None
+        } else {
+            Some(Splitter::new(&spec, &schema, metadata.default_partition_type())?)
+        };
+        let options = metadata.properties();
+        let directory = match options.get("write.data.path") {
+            Some(path) => path.trim_end_matches('/').to_string(),
+            None => format!("{}/data", metadata.location().trim_end_matches('/')),
+        };
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        Ok(Self {
+            storage,
+            arrow_schema: Arc::new(to_arrow(&schema)?),
+            schema,
+            spec,
+            splitter,
+            properties: Arc::new(writer_properties(options)?),
+            target_bytes: p::get(options, p::TARGET_FILE_BYTES)?.max(1),
+            open_limit: p::get(options, p::OPEN_FILES)?.max(1) as usize,
+            directory,
+            prefix: format!("{commit}-{}", &random[..8]),
+            next_file: 0,
+            open: HashMap::new(),
+            done: Vec::new(),
+            metadata,
+            buffered,
+        })
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let columns = fit(&self.arrow_schema, batch)?;
+        match self.splitter.take() {
+            None => self.write_part(&[], Struct::empty(), columns)?,
+            Some(mut splitter) => {
+                let parts = splitter.split(&columns);
+                self.splitter = Some(splitter);
+                for part in parts? {
+                    self.write_part(&part.key, part.values, part.columns)?;
+                }
+            }
+        }
+        self.bound_memory()?;
+        self.publish();
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self) -> Result<StagedFiles> {
+        for (_, file) in std::mem::take(&mut self.open) {
+            self.close(file)?;
+        }
+        self.publish();
+        Ok(StagedFiles { files: self.done })
+    }
+
+    fn write_part(&mut self, key: &[u8], partition: Struct, columns: Vec<ArrayRef>) -> Result<()> {
+        if !self.open.contains_key(key) {
+            if self.open.len() >= self.open_limit
+                && let Some(largest) = self.largest(|f| f.writer.bytes_written() + f.memory)
+                && let Some(file) = self.open.remove(&largest)
+            {
+                self.close(file)?;
+            }
+            let file = self.create(partition)?;
+            self.open.insert(key.into(), file);
+        }
+        let Some(file) = self.open.get_mut(key) else {
+            return Err(Error::internal("a file that was just opened is not there"));
+        };
+        let nans: Vec<Option<u64>> = columns.iter().map(count_nans).collect();
+        let batch = unchecked(columns)?;
+        file.writer.write(&batch).map_err(|e| encode_error(&file.location, e))?;
+        for (total, more) in file.nans.iter_mut().zip(nans) {
+            *total = match (*total, more) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            };
+        }
+        file.memory = file.writer.memory_size();
+        let size = (file.writer.bytes_written() + file.writer.in_progress_size()) as u64;
+        if size >= self.target_bytes
+            && let Some(file) = self.open.remove(key)
+        {
+            self.close(file)?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, partition: Struct) -> Result<OpenFile> {
+        let folder = partition_folder(&self.spec, &partition);
+        let location = format!("{}/{folder}{}-{:05}.parquet", self.directory, self.prefix, self.next_file);
+        self.next_file += 1;
+        let sink = self.storage.create(&location)?;
+        let writer =
+            ArrowWriter::try_new(sink, Arc::clone(&self.arrow_schema), Some(self.properties.as_ref().clone()))
+                .map_err(|e| encode_error(&location, e))?;
+        let nans = vec![None; self.arrow_schema.fields().len()];
+        Ok(OpenFile { writer, location, partition, nans, memory: 0 })
+    }
+
+    fn close(&mut self, mut file: OpenFile) -> Result<()> {
+        let footer = file.writer.finish().map_err(|e| encode_error(&file.location, e))?;
+        let size_bytes = file.writer.bytes_written() as u64;
+        let sink = file.writer.into_inner().map_err(|e| encode_error(&file.location, e))?;
+        sink.finish()?;
+        let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
+        let entry = data_file(Finished {
+            schema: &self.schema,
+            footer: &footer,
+            location: &file.location,
+            size_bytes,
+            spec_id: self.spec.spec_id(),
+            partition: file.partition,
+            nans: ids.zip(file.nans).filter_map(|(id, count)| Some((id, count?))).collect(),
+        })?;
+        self.done.push(to_staged(&self.metadata, self.spec.spec_id(), self.schema.schema_id(), entry)?);
+        Ok(())
+    }
+
+    /// Many partitions at once would hold a row group each.
+    fn bound_memory(&mut self) -> Result<()> {
+        while self.memory() > OPEN_ROW_GROUP_BYTES {
+            let Some(file) = self.largest(|f| f.memory).and_then(|key| self.open.get_mut(&key)) else { break };
+            file.writer.flush().map_err(|e| encode_error(&file.location, e))?;
+            if file.writer.memory_size() >= file.memory {
+                break;
+            }
+            file.memory = file.writer.memory_size();
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> usize {
+        self.open.values().map(|f| f.memory).sum()
+    }
+
+    fn largest(&self, size: impl Fn(&OpenFile) -> usize) -> Option<Box<[u8]>> {
+        self.open.iter().max_by_key(|(_, file)| size(file)).map(|(key, _)| key.clone())
+    }
+
+    fn publish(&self) {
+        self.buffered.store(self.memory(), Ordering::Relaxed);
+    }
+}
+
+/// What this writer can write right, and nothing else.
+pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
+    use iceberg::spec::{FormatVersion, PrimitiveType, Type};
+    if metadata.format_version() != FormatVersion::V2 {
+        return Err(Error::unsupported(format!("tables of format version {} can be read only", metadata.format_version())));
+    }
+    if metadata.encryption_keys_iter().len() > 0 || metadata.properties().contains_key("encryption.key-id") {
+        return Err(Error::unsupported("encrypted tables can be read only"));
+    }
+    for field in metadata.current_schema().field_id_to_fields().values() {
+        if matches!(
+            field.field_type.as_ref(),
+            Type::Primitive(PrimitiveType::Uuid | PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs)
+        ) {
+            return Err(Error::unsupported(format!(
+                "column \"{}\" has type {}, which can be read only",
+                field.name, field.field_type
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn writer_properties(options: &HashMap<String, String>) -> Result<WriterProperties> {
+    let size = |property: (&str, u64)| p::get(options, property).map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
+    Ok(WriterProperties::builder()
+        .set_compression(compression(options)?)
+        .set_max_row_group_row_count(Some(size(p::ROW_GROUP_ROWS)?))
+        .set_max_row_group_bytes(Some(size(p::ROW_GROUP_BYTES)?))
+        .set_data_page_size_limit(size(p::PAGE_BYTES)?)
+        .set_dictionary_page_size_limit(size(p::DICTIONARY_BYTES)?)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_truncate_length(Some(PARQUET_BOUND_LENGTH))
+        .set_column_index_truncate_length(Some(PARQUET_BOUND_LENGTH))
+        .set_created_by(concat!("tidewater ", env!("CARGO_PKG_VERSION")).to_string())
+        .build())
+}
+
+fn compression(options: &HashMap<String, String>) -> Result<Compression> {
+    let codec = options.get(p::COMPRESSION.0).map_or(p::COMPRESSION.1, String::as_str);
+    let level = options.get(p::COMPRESSION_LEVEL).map(String::as_str);
+    let invalid = |e: &dyn std::fmt::Display| {
+        Error::invalid(format!("invalid value for table property \"{}\": {e}", p::COMPRESSION_LEVEL))
+    };
+    let number = |default: i32| level.map_or(Ok(default), |l| l.trim().parse::<i32>().map_err(|e| invalid(&e)));
+    Ok(match codec.to_ascii_lowercase().as_str() {
+        "zstd" => Compression::ZSTD(ZstdLevel::try_new(number(1)?).map_err(|e| invalid(&e))?),
+        "gzip" => {
+            let level = u32::try_from(number(6)?).map_err(|e| invalid(&e))?;
+            Compression::GZIP(GzipLevel::try_new(level).map_err(|e| invalid(&e))?)
+        }
+        "snappy" => Compression::SNAPPY,
+        "lz4" => Compression::LZ4_RAW,
+        "uncompressed" | "none" => Compression::UNCOMPRESSED,
+        _ => {
+            return Err(Error::invalid(format!(
+                "invalid value for table property \"{}\": \"{codec}\"",
+                p::COMPRESSION.0
+            ))
+            .with_hint("Use \"zstd\", \"snappy\", \"gzip\", \"lz4\" or \"uncompressed\"."));
+        }
+    })
+}
+
+/// Checks the options of a table that is being made.
+pub(crate) fn check_properties(options: &HashMap<String, String>) -> Result<()> {
+    p::check(options)?;
+    writer_properties(options).map(|_| ())
+}
+
+/// `day=2026-01-31/`: for people who look, as readers go by the manifest alone. So what a path cannot hold is
+/// replaced, and long values are cut.
+fn partition_folder(spec: &PartitionSpecRef, partition: &Struct) -> String {
+    const LONGEST: usize = 48;
+    let mut folder = String::new();
+    for (field, value) in spec.fields().iter().zip(partition.iter()) {
+        let value = match value {
+            None => "null".to_string(),
+            Some(iceberg::spec::Literal::Primitive(value)) => human(field.transform, value),
+            Some(_) => "value".to_string(),
+        };
+        for part in [field.name.as_str(), "=", value.as_str()] {
+            folder.extend(part.chars().take(LONGEST).map(|c| match c {
+                'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '=' => c,
+                _ => '_',
+            }));
+        }
+        folder.push('/');
+    }
+    folder
+}
+
+fn human(transform: iceberg::spec::Transform, value: &iceberg::spec::PrimitiveLiteral) -> String {
+    use iceberg::spec::{PrimitiveLiteral as L, Transform as T};
+    match (transform, value) {
+        (T::Day, L::Int(days)) => chrono::DateTime::from_timestamp(i64::from(*days) * 86_400, 0)
+            .map_or_else(|| days.to_string(), |d| d.format("%Y-%m-%d").to_string()),
+        (T::Hour, L::Int(hours)) => chrono::DateTime::from_timestamp(i64::from(*hours) * 3_600, 0)
+            .map_or_else(|| hours.to_string(), |d| d.format("%Y-%m-%d-%H").to_string()),
+        (T::Month, L::Int(months)) => format!("{:04}-{:02}", 1970 + months.div_euclid(12), months.rem_euclid(12) + 1),
+        (T::Year, L::Int(years)) => (1970 + years).to_string(),
+        (_, L::Boolean(v)) => v.to_string(),
+        (_, L::Int(v)) => v.to_string(),
+        (_, L::Long(v)) => v.to_string(),
+        (_, L::Int128(v)) => v.to_string(),
+        (_, L::Float(v)) => v.to_string(),
+        (_, L::Double(v)) => v.to_string(),
+        (_, L::String(v)) => v.clone(),
+        (_, L::Binary(v)) => v.iter().take(16).map(|b| format!("{b:02x}")).collect(),
+        _ => "value".to_string(),
+    }
+}
+
+/// The batch that the Parquet writer reads columns from; it goes by position and by its own schema.
+fn unchecked(columns: Vec<ArrayRef>) -> Result<RecordBatch> {
+    let fields: Vec<_> = columns
+        .iter()
+        .map(|c| arrow::datatypes::Field::new("", c.data_type().clone(), true))
+        .collect();
+    Ok(RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)?)
+}
+
+fn encode_error(location: &str, e: parquet::errors::ParquetError) -> Error {
+    let error = match e {
+        parquet::errors::ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(e) => error::io("write data file", std::path::Path::new(location), *e),
+            Err(other) => Error::new(ErrorKind::Unavailable, "cannot write data file").with_source(other),
+        },
+        other => Error::internal("cannot encode a data file").with_source(other),
+    };
+    error.with_context("file", location)
+}

@@ -1,0 +1,225 @@
+use std::collections::HashMap;
+
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Struct, Type,
+};
+use parquet::basic::Type as Physical;
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::statistics::Statistics;
+use tidewater_catalogs::{Error, Result};
+
+/// Longest string or binary bound, in characters or bytes: `truncate(16)`, as the specification's default is.
+const BOUND_LENGTH: usize = 16;
+/// Bounds are kept for this many columns, as other writers do; a manifest with more is slower than it is worth.
+const BOUNDED_COLUMNS: usize = 100;
+
+pub(super) struct Finished<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) footer: &'a ParquetMetaData,
+    pub(super) location: &'a str,
+    pub(super) size_bytes: u64,
+    pub(super) spec_id: i32,
+    pub(super) partition: Struct,
+    /// By field id.
+    pub(super) nans: HashMap<i32, u64>,
+}
+
+/// The manifest entry of a file that was just written, from its own footer.
+pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
+    let mut columns = Columns::default();
+    let descriptor = file.footer.file_metadata().schema_descr();
+    for (index, column) in descriptor.columns().iter().enumerate() {
+        let info = column.self_type().get_basic_info();
+        if !info.has_id() {
+            return Err(Error::internal(format!("column \"{}\" was written without a field id", column.path())));
+        }
+        columns.add(file.schema, file.footer, index, info.id(), column.max_rep_level() > 0);
+    }
+    let offsets = file.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
+    let rows = u64::try_from(file.footer.file_metadata().num_rows())
+        .map_err(|e| Error::internal("negative row count").with_source(e))?;
+    DataFileBuilder::default()
+        .content(DataContentType::Data)
+        .file_path(file.location.to_string())
+        .file_format(DataFileFormat::Parquet)
+        .partition(file.partition)
+        .partition_spec_id(file.spec_id)
+        .record_count(rows)
+        .file_size_in_bytes(file.size_bytes)
+        .column_sizes(columns.sizes)
+        .value_counts(columns.values)
+        .null_value_counts(columns.nulls)
+        .nan_value_counts(file.nans)
+        .lower_bounds(columns.lower)
+        .upper_bounds(columns.upper)
+        .split_offsets(Some(offsets))
+        .build()
+        .map_err(|e| Error::internal("cannot describe a data file").with_source(e))
+}
+
+#[derive(Default)]
+struct Columns {
+    sizes: HashMap<i32, u64>,
+    values: HashMap<i32, u64>,
+    nulls: HashMap<i32, u64>,
+    lower: HashMap<i32, Datum>,
+    upper: HashMap<i32, Datum>,
+}
+
+impl Columns {
+    /// Counts and bounds of repeated columns (elements of lists and maps) mean nothing to a reader of rows.
+    fn add(&mut self, schema: &Schema, footer: &ParquetMetaData, index: usize, id: i32, repeated: bool) {
+        let chunks = || footer.row_groups().iter().map(move |g| g.column(index));
+        let size = chunks().map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
+        self.sizes.insert(id, size);
+        if repeated {
+            return;
+        }
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        self.values.insert(id, chunks().map(|c| count(c.num_values())).sum());
+        let nulls: Option<u64> = chunks().map(|c| c.statistics().and_then(Statistics::null_count_opt)).sum();
+        if let Some(nulls) = nulls {
+            self.nulls.insert(id, nulls);
+        }
+        let Some(Type::Primitive(data_type)) = schema.field_by_id(id).map(|f| f.field_type.as_ref()) else { return };
+        if index >= BOUNDED_COLUMNS {
+            return;
+        }
+        let floating = matches!(data_type, PrimitiveType::Float | PrimitiveType::Double);
+        let mut lower = Bound::Empty;
+        let mut upper = Bound::Empty;
+        for chunk in chunks() {
+            let statistics = chunk.statistics();
+            let null_count = statistics.and_then(Statistics::null_count_opt);
+            let min = statistics.and_then(|s| datum(data_type, s, s.min_bytes_opt()?));
+            let max = statistics.and_then(|s| datum(data_type, s, s.max_bytes_opt()?));
+            // Row groups of nulls, or of NaN, have no bounds and need none.
+            let none_needed = null_count == Some(count(chunk.num_values())) || (floating && statistics.is_some());
+            lower = lower.and(min, none_needed, |old, new| new < old);
+            upper = upper.and(max, none_needed, |old, new| new > old);
+        }
+        if let Some(lower) = lower.known().and_then(truncate_lower) {
+            self.lower.insert(id, lower);
+        }
+        if let Some(upper) = upper.known().and_then(truncate_upper) {
+            self.upper.insert(id, upper);
+        }
+    }
+}
+
+enum Bound {
+    Empty,
+    Known(Datum),
+    /// One row group has values and no bound, so the file has none.
+    Unknown,
+}
+
+impl Bound {
+    fn and(self, next: Option<Datum>, none_needed: bool, better: impl Fn(&Datum, &Datum) -> bool) -> Self {
+        match (self, next) {
+            (Self::Unknown, _) => Self::Unknown,
+            (this, None) => if none_needed { this } else { Self::Unknown },
+            (Self::Empty, Some(new)) => Self::Known(new),
+            (Self::Known(old), Some(new)) => Self::Known(if better(&old, &new) { new } else { old }),
+        }
+    }
+
+    fn known(self) -> Option<Datum> {
+        match self {
+            Self::Known(datum) => Some(datum),
+            Self::Empty | Self::Unknown => None,
+        }
+    }
+}
+
+/// A bound of a column chunk; statistics that Parquet has cut short are bounds all the same.
+fn datum(data_type: &PrimitiveType, statistics: &Statistics, bytes: &[u8]) -> Option<Datum> {
+    match data_type {
+        PrimitiveType::Decimal { .. } => {
+            let value = match statistics.physical_type() {
+                Physical::INT32 => i128::from(i32::from_le_bytes(bytes.try_into().ok()?)),
+                Physical::INT64 => i128::from(i64::from_le_bytes(bytes.try_into().ok()?)),
+                _ => return Datum::try_from_bytes(bytes, data_type.clone()).ok(),
+            };
+            Datum::try_from_bytes(&value.to_be_bytes(), data_type.clone()).ok()
+        }
+        PrimitiveType::Boolean if bytes.len() != 1 => None,
+        other => Datum::try_from_bytes(bytes, other.clone()).ok(),
+    }
+}
+
+fn truncate_lower(datum: Datum) -> Option<Datum> {
+    use iceberg::spec::PrimitiveLiteral as L;
+    match (datum.data_type(), datum.literal()) {
+        (PrimitiveType::String, L::String(text)) => Some(match text.char_indices().nth(BOUND_LENGTH) {
+            Some((end, _)) => Datum::string(&text[..end]),
+            None => datum,
+        }),
+        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > BOUND_LENGTH => {
+            Some(Datum::binary(bytes[..BOUND_LENGTH].iter().copied()))
+        }
+        _ => Some(datum),
+    }
+}
+
+/// What is cut off makes a value larger than its prefix, so the prefix is raised; `None` where it cannot be.
+fn truncate_upper(datum: Datum) -> Option<Datum> {
+    use iceberg::spec::PrimitiveLiteral as L;
+    match (datum.data_type(), datum.literal()) {
+        (PrimitiveType::String, L::String(text)) => match text.char_indices().nth(BOUND_LENGTH) {
+            Some((end, _)) => {
+                let mut chars: Vec<char> = text[..end].chars().collect();
+                while let Some(last) = chars.pop() {
+                    if let Some(next) = successor(last) {
+                        chars.push(next);
+                        return Some(Datum::string(chars.into_iter().collect::<String>()));
+                    }
+                }
+                None
+            }
+            None => Some(datum),
+        },
+        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > BOUND_LENGTH => {
+            let mut prefix = bytes[..BOUND_LENGTH].to_vec();
+            while let Some(last) = prefix.pop() {
+                if last < u8::MAX {
+                    prefix.push(last + 1);
+                    return Some(Datum::binary(prefix));
+                }
+            }
+            None
+        }
+        _ => Some(datum),
+    }
+}
+
+fn successor(c: char) -> Option<char> {
+    match c {
+        // Surrogates are no characters.
+        '\u{D7FF}' => Some('\u{E000}'),
+        c => char::from_u32(u32::from(c) + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn long_bounds_stay_bounds() {
+        let long = "abcdefghijklmnopqrstuvwxyz";
+        assert_eq!(truncate_lower(Datum::string(long)).unwrap(), Datum::string("abcdefghijklmnop"));
+        assert_eq!(truncate_upper(Datum::string(long)).unwrap(), Datum::string("abcdefghijklmnoq"));
+        assert_eq!(truncate_upper(Datum::string("short")).unwrap(), Datum::string("short"));
+        let high: String = std::iter::repeat_n(char::MAX, 20).collect();
+        assert_eq!(truncate_upper(Datum::string(high)), None);
+        let mixed = format!("abc{}", std::iter::repeat_n(char::MAX, 20).collect::<String>());
+        assert_eq!(truncate_upper(Datum::string(mixed)).unwrap(), Datum::string("abd"));
+        let gap = format!("{}\u{D7FF}tail", "x".repeat(15));
+        assert_eq!(truncate_upper(Datum::string(gap)).unwrap(), Datum::string(format!("{}\u{E000}", "x".repeat(15))));
+        assert_eq!(truncate_upper(Datum::binary(vec![0xff; 30])), None);
+        let bytes = [vec![1; 15], vec![0xff; 9]].concat();
+        assert_eq!(truncate_upper(Datum::binary(bytes)).unwrap(), Datum::binary([vec![1; 14], vec![2]].concat()));
+    }
+}
