@@ -41,8 +41,12 @@ pub(super) struct Registry(Arc<Mutex<HashMap<i32, Arc<Signal>>>>);
 impl Registry {
     /// The entry goes when the guard is dropped.
     pub fn register(&self, pid: i32, canceller: Box<dyn Fn() + Send + Sync>) -> Registered {
-        let signal =
-            Arc::new(Signal { pid, secret: rand::random(), canceller, statement: Mutex::new(CancellationToken::new()) });
+        let signal = Arc::new(Signal {
+            pid,
+            secret: rand::random(),
+            canceller,
+            statement: Mutex::new(CancellationToken::new()),
+        });
         self.0.lock().insert(pid, signal.clone());
         Registered { registry: self.clone(), signal }
     }

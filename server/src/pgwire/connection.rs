@@ -241,11 +241,7 @@ where
         self.simple_outcome(outcome, &token).await
     }
 
-    async fn simple_outcome(
-        &mut self,
-        outcome: tidewater_sql::Outcome,
-        token: &CancellationToken,
-    ) -> Result<(), Fail> {
+    async fn simple_outcome(&mut self, outcome: tidewater_sql::Outcome, token: &CancellationToken) -> Result<(), Fail> {
         use tidewater_sql::Outcome;
         match outcome {
             Outcome::Rows { columns, stream, tag } => {

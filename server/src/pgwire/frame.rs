@@ -12,11 +12,24 @@ use super::types::error;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message {
     Query(String),
-    Parse { name: String, sql: String, oids: Vec<u32> },
+    Parse {
+        name: String,
+        sql: String,
+        oids: Vec<u32>,
+    },
     Bind(Bind),
-    Describe { target: Target, name: String },
-    Execute { portal: String, max_rows: usize },
-    Close { target: Target, name: String },
+    Describe {
+        target: Target,
+        name: String,
+    },
+    Execute {
+        portal: String,
+        max_rows: usize,
+    },
+    Close {
+        target: Target,
+        name: String,
+    },
     Flush,
     Sync,
     Terminate,
@@ -93,8 +106,8 @@ impl Fields {
         let end = end.ok_or_else(|| protocol_error("invalid string in message"))?;
         let text = self.0.split_to(end);
         self.0.advance(1);
-        let text = std::str::from_utf8(&text)
-            .map_err(|_| error("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+        let text =
+            std::str::from_utf8(&text).map_err(|_| error("22021", "invalid byte sequence for encoding \"UTF8\""))?;
         Ok(text.to_owned())
     }
 
@@ -138,9 +151,7 @@ impl Message {
             b'D' => Self::Describe { target: target(f.u8()?)?, name: f.string()? },
             b'C' => Self::Close { target: target(f.u8()?)?, name: f.string()? },
             // Zero and, as PostgreSQL has it, anything below stand for all rows.
-            b'E' => {
-                Self::Execute { portal: f.string()?, max_rows: usize::try_from(f.i32()?).unwrap_or(0) }
-            }
+            b'E' => Self::Execute { portal: f.string()?, max_rows: usize::try_from(f.i32()?).unwrap_or(0) },
             b'H' => Self::Flush,
             b'S' => Self::Sync,
             b'X' => Self::Terminate,

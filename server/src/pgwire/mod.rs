@@ -158,11 +158,20 @@ pub async fn serve(
     config: PgConfig,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let addr = listener.local_addr().map_err(|e| Error::unavailable("cannot read the listening address").with_source(e))?;
+    accept(listener, Arc::new(engine), config, shutdown).await
+}
+
+async fn accept<B: Backend>(
+    listener: TcpListener,
+    backend: Arc<B>,
+    config: PgConfig,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let addr =
+        listener.local_addr().map_err(|e| Error::unavailable("cannot read the listening address").with_source(e))?;
     check_listen(addr, config.password.is_some())?;
     let sockets = Arc::new(Semaphore::new(config.max_connections + EXTRA_SOCKETS));
     let shared = Arc::new(Shared::new(config, shutdown.clone()));
-    let engine = Arc::new(engine);
     let tasks = TaskTracker::new();
     loop {
         // Clients beyond the bound wait in the listener's queue.
@@ -186,10 +195,10 @@ pub async fn serve(
         };
         // Answers are sent whole; waiting to fill packets only delays them.
         let _ = stream.set_nodelay(true);
-        let (shared, engine) = (shared.clone(), engine.clone());
+        let (shared, backend) = (shared.clone(), backend.clone());
         tasks.spawn(async move {
             let (reader, writer) = stream.into_split();
-            converse(reader, writer, engine.as_ref(), &shared, Peer(Some(peer))).await;
+            converse(reader, writer, backend.as_ref(), &shared, Peer(Some(peer))).await;
             drop(permit);
         });
     }

@@ -57,8 +57,7 @@ where
                 let named: Vec<_> = declared.iter().map(|oid| data_type_of_oid(*oid)).collect();
                 let token = self.signal.renew();
                 let Self { session, inbox, signal, shutdown, .. } = self;
-                let prepared =
-                    watched(inbox, signal, &token, shutdown, session.prepare(statement, &named)).await??;
+                let prepared = watched(inbox, signal, &token, shutdown, session.prepare(statement, &named)).await??;
                 let oids = parameter_oids(&declared, S::params(&prepared))?;
                 (Some(prepared), oids)
             }
@@ -172,8 +171,7 @@ where
             }
             State::Bound(params) => {
                 let Self { session, inbox, signal, shutdown, .. } = self;
-                let outcome =
-                    watched(inbox, signal, &token, shutdown, session.execute(prepared, params)).await??;
+                let outcome = watched(inbox, signal, &token, shutdown, session.execute(prepared, params)).await??;
                 self.begin_portal(outcome, prepared, &portal.formats)?
             }
         };

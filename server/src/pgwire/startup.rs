@@ -199,10 +199,7 @@ mod tests {
     fn options_are_read_as_a_command_line() {
         let pairs = command_line(r"-c statement_timeout=5s  -cTimeZone=Europe/Rome --search-path=a,\ b").unwrap();
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        assert_eq!(
-            pairs,
-            [("statement_timeout", "5s"), ("TimeZone", "Europe/Rome"), ("search_path", "a, b")]
-        );
+        assert_eq!(pairs, [("statement_timeout", "5s"), ("TimeZone", "Europe/Rome"), ("search_path", "a, b")]);
         assert!(command_line("").unwrap().is_empty());
         for wrong in ["-x", "-c", "-c a", "a=b"] {
             assert_eq!(command_line(wrong).unwrap_err().state.0, "42601", "{wrong}");

@@ -12,8 +12,8 @@ use tidewater_sql::SqlError;
 
 use super::array::{List, Spans};
 use super::datetime::{self, PG_EPOCH_DAYS, SessionTz, Style, US_PER_DAY, US_PER_SECOND};
-use super::number::{Digits, put_f32, put_f64, put_i64, put_u64};
 use super::json;
+use super::number::{Digits, put_f32, put_f64, put_i64, put_u64};
 use crate::pgwire::types::{PgType, error, oid};
 
 type F16 = <Float16Type as ArrowPrimitiveType>::Native;
@@ -191,9 +191,7 @@ impl<'a> Column<'a> {
         match &self.kind {
             Kind::Null => true,
             Kind::Dictionary(keys, values) => values.is_null(keys[row]),
-            Kind::Union(union, children) => {
-                child(union, children, row).is_none_or(|(column, row)| column.is_null(row))
-            }
+            Kind::Union(union, children) => child(union, children, row).is_none_or(|(column, row)| column.is_null(row)),
             _ => false,
         }
     }
@@ -417,11 +415,7 @@ impl<'a> Column<'a> {
     }
 }
 
-fn child<'c, 'a>(
-    union: &UnionArray,
-    children: &'c [(i8, Column<'a>)],
-    row: usize,
-) -> Option<(&'c Column<'a>, usize)> {
+fn child<'c, 'a>(union: &UnionArray, children: &'c [(i8, Column<'a>)], row: usize) -> Option<(&'c Column<'a>, usize)> {
     let id = union.type_id(row);
     children.iter().find(|(i, _)| *i == id).map(|(_, column)| (column, union.value_offset(row)))
 }

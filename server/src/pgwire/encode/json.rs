@@ -17,8 +17,18 @@ pub(super) fn put(out: &mut BytesMut, column: &Column<'_>, row: usize, tz: &Sess
     }
     match &column.kind {
         K::Bool(a) => out.put_slice(if a.value(row) { b"true" } else { b"false" }),
-        K::Int8(_) | K::Int16(_) | K::Int32(_) | K::Int64(_) | K::UInt8(_) | K::UInt16(_) | K::UInt32(_)
-        | K::UInt64(_) | K::Decimal32(..) | K::Decimal64(..) | K::Decimal128(..) | K::Decimal256(..) => {
+        K::Int8(_)
+        | K::Int16(_)
+        | K::Int32(_)
+        | K::Int64(_)
+        | K::UInt8(_)
+        | K::UInt16(_)
+        | K::UInt32(_)
+        | K::UInt64(_)
+        | K::Decimal32(..)
+        | K::Decimal64(..)
+        | K::Decimal128(..)
+        | K::Decimal256(..) => {
             column.put_text(out, row, tz)?;
         }
         K::Float16(_) | K::Float32(_) | K::Float64(_) => {

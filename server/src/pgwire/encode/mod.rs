@@ -76,8 +76,7 @@ impl<'a> RowEncoder<'a> {
         for ((array, column), format) in batch.columns().iter().zip(announced).zip(formats) {
             let pg_type = PgType::of_column(&column.field, column.pg_type_hint)?;
             if array.data_type() != column.field.data_type()
-                && PgType::of_data_type(array.data_type())?.oid
-                    != PgType::of_data_type(column.field.data_type())?.oid
+                && PgType::of_data_type(array.data_type())?.oid != PgType::of_data_type(column.field.data_type())?.oid
             {
                 return Err(error(
                     "XX000",

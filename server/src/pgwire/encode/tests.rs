@@ -166,10 +166,7 @@ fn numerics_keep_their_scale() {
     let wide = Decimal256Array::from(vec![nines, -nines, i256::from_i128(5)]).with_precision_and_scale(76, 2).unwrap();
     let expected = format!("{}.99", "9".repeat(74));
     assert_eq!(text(wide.clone()), [expected.clone(), format!("-{expected}"), "0.05".to_owned()]);
-    assert_eq!(
-        binary(wide)[0],
-        format!("00140012000000020063{}26ac", "270f".repeat(18)),
-    );
+    assert_eq!(binary(wide)[0], format!("00140012000000020063{}26ac", "270f".repeat(18)),);
     // 10^54 + 1: the parts in the middle are all zeros.
     let sparse = i256::from_string(&format!("1{}1", "0".repeat(53))).unwrap();
     let sparse = Decimal256Array::from(vec![sparse]).with_precision_and_scale(76, 0).unwrap();
@@ -269,7 +266,10 @@ fn timestamps_without_a_zone() {
     assert_eq!(text(TimestampSecondArray::from(vec![-1])), ["1969-12-31 23:59:59"]);
     assert_eq!(text(TimestampMillisecondArray::from(vec![1_500])), ["1970-01-01 00:00:01.5"]);
     // Nanoseconds are cut off towards the past.
-    assert_eq!(text(TimestampNanosecondArray::from(vec![-1, 1])), ["1969-12-31 23:59:59.999999", "1970-01-01 00:00:00"]);
+    assert_eq!(
+        text(TimestampNanosecondArray::from(vec![-1, 1])),
+        ["1969-12-31 23:59:59.999999", "1970-01-01 00:00:00"]
+    );
     assert_eq!(fails(TimestampSecondArray::from(vec![i64::MAX]), Format::Text), "22008");
     assert_eq!(fails(TimestampMicrosecondArray::from(vec![i64::MIN]), Format::Binary), "22008");
     assert_eq!(text(TimestampMicrosecondArray::from(vec![i64::MAX, i64::MIN])).len(), 2);
@@ -339,7 +339,8 @@ fn arrays_quote_what_needs_it() {
     let expected = r#"{a,"","null","NULL","a b","a\"b","a\\b","{x}","a,b","tab	",é,x'y,NULL}"#;
     assert_eq!(text(array), [expected, "{}", "NULL"]);
 
-    let ints = ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None, Some(3)]), Some(vec![])]);
+    let ints =
+        ListArray::from_iter_primitive::<Int32Type, _, _>(vec![Some(vec![Some(1), None, Some(3)]), Some(vec![])]);
     assert_eq!(text(ints.clone()), ["{1,NULL,3}", "{}"]);
     assert_eq!(
         binary(ints.clone()),
@@ -416,8 +417,7 @@ fn structs_and_maps_are_json() {
         ],
         Some(NullBuffer::from(vec![true, true])),
     );
-    let expected =
-        r#"{"a": 1, "b \"q\"": "x\"y\\z\u0001\n", "t": "2024-07-01T02:00:00.123+02:00", "f": "NaN"}"#;
+    let expected = r#"{"a": 1, "b \"q\"": "x\"y\\z\u0001\n", "t": "2024-07-01T02:00:00.123+02:00", "f": "NaN"}"#;
     let nulls = r#"{"a": null, "b \"q\"": null, "t": null, "f": -1.5}"#;
     assert_eq!(text_in(array.clone(), "Europe/Berlin"), [expected, nulls]);
     assert!(binary(array.slice(1, 1))[0].starts_with("017b2261223a206e756c6c"));

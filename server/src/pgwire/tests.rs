@@ -1,1 +1,0 @@
-//! The protocol loop, driven through an in-memory socket with a fake engine behind it.
