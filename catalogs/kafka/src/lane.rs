@@ -357,3 +357,6 @@ impl DeadLetters {
 fn type_of<'a>(schema: &'a Schema, name: &str) -> Result<&'a arrow::datatypes::DataType> {
     Ok(schema.field_with_name(name)?.data_type())
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn ranges_are_spread_by_size() {
-        let range = |partition, n| Range { partition, from: 5, until: Some(5 + n) };
+        let range = |partition: i32, n: i64| Range { partition, from: 5, until: Some(5 + n) };
         let groups = spread(vec![range(0, 10), range(1, 100), range(2, 60), range(3, 50)], 2);
         let ids: Vec<Vec<i32>> = groups.iter().map(|g| g.iter().map(|r| r.partition).collect()).collect();
         assert_eq!(ids, vec![vec![0, 1], vec![2, 3]]);
