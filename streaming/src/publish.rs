@@ -63,8 +63,12 @@ impl<'a> Publisher<'a> {
     pub(crate) async fn run(self, sealed: mpsc::Receiver<SealedTrigger>, letters: mpsc::Sender<()>) -> FlowResult<()> {
         let (newest, seen) = watch::channel(self.anchor.clone());
         let (spec, env) = (self.spec, self.env);
-        let (done, ()) = tokio::join!(self.publish_all(sealed, letters, newest), tidy(spec, env, seen));
-        done
+        // A failure must not wait for the tidying: the other stages would notice the silence and blame it on that.
+        tokio::try_join!(self.publish_all(sealed, letters, newest), async {
+            tidy(spec, env, seen).await;
+            Ok(())
+        })?;
+        Ok(())
     }
 
     async fn publish_all(

@@ -33,8 +33,7 @@ pub(crate) fn gaps(positions: &Offsets, layout: &TopicLayout) -> Result<Vec<Part
             return Err(Error::new(ErrorKind::SourceReplaced, format!("topic \"{}\" was replaced", layout.topic))
                 .with_detail(format!("partition {partition} was read to offset {next} and is gone")));
         };
-        // An empty partition may say [high, high) or [0, 0) for a moment; only its end counts here.
-        if next > range.high && next > range.low {
+        if next > range.high {
             return Err(Error::new(
                 ErrorKind::SourceReplaced,
                 format!("topic \"{}\" was replaced or truncated", layout.topic),
