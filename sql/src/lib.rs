@@ -2,12 +2,28 @@
 //!
 //! ```text
 //!   Engine ── one per process: catalogs, metastore, connectors, supervisor, query runtime
-//!     └── Session ── one per connection: settings, transaction, parse → describe → execute
+//!     └── Session ── one per connection: settings, transaction, parse → prepare → execute
+//!           dialect/    text → Statement
+//!           statement/  one file per statement; `mod.rs` is the table of contents
+//!           plan/       names → tables, rewrites, plans, flow queries
 //! ```
 //!
 //! The three types to know: [`Engine`], [`Session`] and [`SqlError`]. Every protocol goes through
 //! [`Session::execute`]; none of them plans or runs anything by itself.
 
+mod dialect;
+mod engine;
 mod error;
+mod plan;
+mod run;
+mod session;
+mod settings;
+mod statement;
 
+pub use dialect::{ParsedStatement, Statement};
+pub use engine::{Engine, EngineDefaults, EngineParts, SessionInfo};
 pub use error::{SqlError, SqlState};
+pub use session::{
+    CancelHandle, Login, Notice, Outcome, Prepared, ResultColumn, RowsTag, Session, Severity, StatementContext,
+    TransactionStatus,
+};

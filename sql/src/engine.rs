@@ -1,0 +1,210 @@
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use parking_lot::Mutex;
+use tidewater_catalogs::{
+    BlobStore, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector,
+};
+use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
+
+use crate::plan::environment;
+use crate::session::{Login, Session};
+use crate::settings::Settings;
+use crate::statement::FlowPlanner;
+use crate::{SqlError, SqlState};
+
+/// All that an engine is made of. Parts are built by the process and handed in.
+#[derive(Debug)]
+pub struct EngineParts {
+    pub metastore: Arc<dyn Metastore>,
+    pub lake: Arc<dyn LakeCatalog>,
+    pub blobs: Arc<dyn BlobStore>,
+    pub connectors: Vec<Arc<dyn StreamConnector>>,
+    /// Where queries run. Never the runtime of the sockets: a busy query must not keep `SELECT 1` waiting.
+    pub query_runtime: tokio::runtime::Handle,
+    pub flow_runtime: tokio::runtime::Handle,
+    /// Bound of all queries together. A query that needs more spills, or fails with 53200.
+    pub query_memory_bytes: usize,
+    pub spill_dir: PathBuf,
+    pub defaults: EngineDefaults,
+}
+
+/// What holds where neither a session nor a statement says otherwise.
+#[derive(Debug, Clone)]
+pub struct EngineDefaults {
+    /// Zero: no limit.
+    pub statement_timeout: Duration,
+    pub time_zone: String,
+    /// Rows per batch of a query.
+    pub batch_rows: usize,
+    /// How many partitions of a query run side by side.
+    pub query_parallelism: usize,
+    pub flow: FlowSettings,
+}
+
+impl Default for EngineDefaults {
+    fn default() -> Self {
+        Self {
+            statement_timeout: Duration::ZERO,
+            time_zone: "UTC".to_owned(),
+            batch_rows: 8192,
+            query_parallelism: std::thread::available_parallelism().map_or(1, usize::from),
+            flow: FlowSettings::default(),
+        }
+    }
+}
+
+/// One per process.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) metastore: Arc<dyn Metastore>,
+    pub(crate) lake: Arc<dyn LakeCatalog>,
+    pub(crate) blobs: Arc<dyn BlobStore>,
+    pub(crate) connectors: Vec<Arc<dyn StreamConnector>>,
+    pub(crate) query_runtime: tokio::runtime::Handle,
+    pub(crate) defaults: EngineDefaults,
+    pub(crate) supervisor: Arc<Supervisor>,
+    /// Functions, rules and memory that all statements share; cloned and set up per statement.
+    pub(crate) base_state: SessionState,
+    next_pid: AtomicI32,
+    sessions: Mutex<Vec<Weak<SessionShared>>>,
+}
+
+/// What others may see of a session while it runs.
+#[derive(Debug)]
+pub(crate) struct SessionShared {
+    pub pid: i32,
+    pub user: String,
+    pub database: String,
+    pub client_addr: Option<String>,
+    pub started_at_ms: i64,
+    pub visible: Mutex<SessionVisible>,
+    pub cancel: crate::session::CancelHandle,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionVisible {
+    pub application_name: String,
+    /// Text of the statement that runs, or ran last.
+    pub query: String,
+    pub active: bool,
+    pub query_started_at_ms: Option<i64>,
+}
+
+/// One row of the list of sessions.
+#[derive(Debug, Clone)]
+pub struct SessionInfo {
+    pub pid: i32,
+    pub user: String,
+    pub database: String,
+    pub application_name: String,
+    pub client_addr: Option<String>,
+    pub started_at_ms: i64,
+    pub query: String,
+    pub active: bool,
+    pub query_started_at_ms: Option<i64>,
+}
+
+impl Engine {
+    pub fn new(parts: EngineParts) -> Result<Arc<Self>, SqlError> {
+        let runtime_env = environment::runtime_env(parts.query_memory_bytes, &parts.spill_dir)?;
+        let base_state = environment::base_state(runtime_env, &parts.defaults)?;
+        Ok(Arc::new_cyclic(|engine: &Weak<Self>| Self {
+            supervisor: Arc::new(Supervisor::new(
+                parts.flow_runtime,
+                Arc::new(FlowPlanner::new(engine.clone())),
+                Env::system(EngineSettings::default()),
+            )),
+            metastore: parts.metastore,
+            lake: parts.lake,
+            blobs: parts.blobs,
+            connectors: parts.connectors,
+            query_runtime: parts.query_runtime,
+            defaults: parts.defaults,
+            base_state,
+            next_pid: AtomicI32::new(1),
+            sessions: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// Starts the stored flows. One that cannot be planned is reported as failed and does not keep others back.
+    pub async fn start(self: &Arc<Self>) -> Result<(), SqlError> {
+        for definition in self.metastore.list().await? {
+            if definition.kind == DefinitionKind::Flow {
+                self.supervisor.start(definition)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals and commits what flows hold, within the deadline.
+    pub async fn shutdown(&self, deadline: Duration) {
+        for session in self.live_sessions() {
+            session.cancel.cancel();
+        }
+        self.supervisor.shutdown(deadline).await;
+    }
+
+    /// 3D000 where there is no such database.
+    pub fn session(self: &Arc<Self>, login: Login) -> Result<Session, SqlError> {
+        if login.database != DEFAULT_CATALOG {
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_DATABASE,
+                format!("database \"{}\" does not exist", login.database),
+            )
+            .with_hint(format!("The database is called \"{DEFAULT_CATALOG}\".")));
+        }
+        let settings = Settings::for_login(&self.defaults, &login)?;
+        let pid = self.next_pid.fetch_add(1, Ordering::Relaxed) & i32::MAX;
+        let session = Session::new(self.clone(), login, settings, pid);
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|s| s.strong_count() > 0);
+        sessions.push(Arc::downgrade(session.shared()));
+        Ok(session)
+    }
+
+    pub fn supervisor(&self) -> &Arc<Supervisor> {
+        &self.supervisor
+    }
+
+    pub fn metastore(&self) -> &Arc<dyn Metastore> {
+        &self.metastore
+    }
+
+    pub fn lake(&self) -> &Arc<dyn LakeCatalog> {
+        &self.lake
+    }
+
+    /// Memory pool and disk manager of all queries, for metrics.
+    pub fn runtime_env(&self) -> &Arc<RuntimeEnv> {
+        self.base_state.runtime_env()
+    }
+
+    pub fn sessions(&self) -> Vec<SessionInfo> {
+        self.live_sessions()
+            .into_iter()
+            .map(|s| {
+                let v = s.visible.lock().clone();
+                SessionInfo {
+                    pid: s.pid,
+                    user: s.user.clone(),
+                    database: s.database.clone(),
+                    application_name: v.application_name,
+                    client_addr: s.client_addr.clone(),
+                    started_at_ms: s.started_at_ms,
+                    query: v.query,
+                    active: v.active,
+                    query_started_at_ms: v.query_started_at_ms,
+                }
+            })
+            .collect()
+    }
+
+    fn live_sessions(&self) -> Vec<Arc<SessionShared>> {
+        self.sessions.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+}

@@ -1,0 +1,67 @@
+//! Memory, functions and options that statements are planned and run with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+
+use super::functions;
+use super::types::PostgresTypes;
+use crate::SqlError;
+use crate::engine::EngineDefaults;
+use crate::error::Result;
+
+/// How many of the largest consumers an out-of-memory error names.
+const NAMED_CONSUMERS: std::num::NonZeroUsize = match std::num::NonZeroUsize::new(3) {
+    Some(n) => n,
+    None => std::num::NonZeroUsize::MIN,
+};
+
+/// One pool for all queries of the process. Operators that can spill share it evenly, so that one query cannot
+/// starve the others; what does not fit on disk either fails with 53200.
+pub(crate) fn runtime_env(memory_bytes: usize, spill_dir: &Path) -> Result<Arc<RuntimeEnv>> {
+    std::fs::create_dir_all(spill_dir).map_err(|e| {
+        SqlError::new(crate::SqlState::IO_ERROR, format!("cannot create spill directory \"{}\"", spill_dir.display()))
+            .with_detail(e.to_string())
+    })?;
+    let pool: Arc<dyn MemoryPool> =
+        Arc::new(TrackConsumersPool::new(FairSpillPool::new(memory_bytes), NAMED_CONSUMERS));
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill_dir.to_path_buf()]));
+    Ok(Arc::new(RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build()?))
+}
+
+/// The state from which each statement's own is made.
+pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) -> Result<SessionState> {
+    let config = SessionConfig::from(options()?)
+        .with_batch_size(defaults.batch_rows.max(1))
+        .with_target_partitions(defaults.query_parallelism.max(1));
+    let mut state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_type_planner(Arc::new(PostgresTypes))
+        .build();
+    state.add_analyzer_rule(Arc::new(super::time_zone::SessionTimeZoneRule));
+    functions::register(&mut state)?;
+    Ok(state)
+}
+
+/// Options of the planner that all statements share.
+pub(crate) fn options() -> Result<ConfigOptions> {
+    let mut options = ConfigOptions::new();
+    let parser = &mut options.sql_parser;
+    parser.parse_float_as_decimal = true;
+    parser.enable_ident_normalization = true;
+    parser.collect_spans = true;
+    // Results leave as plain strings; views would be converted on the way out.
+    parser.map_string_types_to_utf8view = false;
+    options.execution.parquet.schema_force_view_types = false;
+    options.optimizer.expand_views_at_output = false;
+    options.execution.time_zone = Some("+00:00".to_owned());
+    Ok(options)
+}

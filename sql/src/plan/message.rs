@@ -1,0 +1,257 @@
+//! What DataFusion and Arrow say, as PostgreSQL would say it.
+//!
+//! Their errors carry text where PostgreSQL has a code. The patterns below are the texts of the versions that the
+//! lock file names; one that stops matching costs a code, not an answer.
+
+use crate::error::first_line;
+use crate::{SqlError, SqlState};
+
+pub(crate) fn plan_error(message: &str) -> SqlError {
+    let line = first_line(message);
+    // The planner prefixes the phase and quotes inner errors.
+    let text = line.trim_start_matches("Error during planning: ");
+    if let Some(name) = between(text, "Invalid function '", "'") {
+        return undefined_function(name, text);
+    }
+    if let Some(name) = between(text, "table function '", "' not found") {
+        return undefined_function(name, "");
+    }
+    if let Some(name) = between(text, "table '", "' not found") {
+        return SqlError::undefined_table(name.trim_start_matches("lake.public."));
+    }
+    if text.contains("Failed to coerce arguments") || text.contains("No function matches the given name") {
+        let name = between(text, "'", "'").unwrap_or("?");
+        return SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {} does not exist", signature(name)))
+            .with_detail(text.to_owned())
+            .with_hint(
+                "No function matches the given name and argument types. You might need to add explicit type casts.",
+            );
+    }
+    if text.contains("must be in the GROUP BY clause")
+        || text.contains("must appear in the GROUP BY clause")
+        || text.contains("could not be resolved from available columns")
+        || text.contains("non-aggregate values")
+    {
+        let column = between(text, "Column \"", "\"")
+            .or_else(|| between(text, "Expression ", " could not be resolved"))
+            .unwrap_or("?");
+        return SqlError::new(
+            SqlState::GROUPING_ERROR,
+            format!("column \"{column}\" must appear in the GROUP BY clause or be used in an aggregate function"),
+        );
+    }
+    if text.contains("Aggregate functions are not allowed")
+        || text.contains("aggregate functions cannot be nested")
+        || text.contains("Aggregate function calls cannot contain")
+    {
+        return SqlError::new(SqlState::GROUPING_ERROR, lower_first(text));
+    }
+    if text.contains("Projections require unique expression names") {
+        return SqlError::new(SqlState::DUPLICATE_COLUMN, "a column name is specified more than once")
+            .with_detail(text.to_owned())
+            .with_hint("Give the columns different names with AS.");
+    }
+    if text.starts_with("Cannot infer common argument type")
+        || text.contains("Cannot coerce arithmetic expression")
+        || text.contains("Unsupported arithmetic")
+    {
+        return SqlError::new(SqlState::UNDEFINED_FUNCTION, "operator does not exist for these types")
+            .with_detail(text.to_owned())
+            .with_hint("You might need to add explicit type casts.");
+    }
+    if text.contains("Cannot automatically convert") || text.starts_with("Unsupported CAST from") {
+        return SqlError::new(SqlState::CANNOT_COERCE, lower_first(text));
+    }
+    if text.contains("UNION") && text.contains("same number of columns") || text.contains("Union schemas have different") {
+        return SqlError::syntax("each UNION query must have the same number of columns");
+    }
+    if text.contains("Cannot create filter with non-boolean predicate") {
+        return SqlError::new(SqlState::TYPE_MISMATCH, "argument of WHERE must be type boolean").with_detail(text);
+    }
+    if text.contains("Placeholder type could not be resolved") || text.contains("No value found for placeholder") {
+        return SqlError::new(SqlState::INDETERMINATE_TYPE, "could not determine the data type of a parameter")
+            .with_hint("Add a cast, for example $1::int.");
+    }
+    if text.contains("Invalid placeholder") {
+        return SqlError::new(SqlState::UNDEFINED_PARAMETER, lower_first(text));
+    }
+    if text.contains("duplicate") && text.contains("alias") || text.contains("WITH query name") {
+        return SqlError::new(SqlState::DUPLICATE_ALIAS, lower_first(text));
+    }
+    if text.contains("Cannot order by a non-existent position") || text.contains("Order by column out of bounds") {
+        return SqlError::new(SqlState::INVALID_COLUMN_REFERENCE, lower_first(text));
+    }
+    if text.contains("For SELECT DISTINCT, ORDER BY expressions") {
+        return SqlError::new(
+            SqlState::INVALID_COLUMN_REFERENCE,
+            "for SELECT DISTINCT, ORDER BY expressions must appear in select list",
+        );
+    }
+    if text.contains("Scalar subquery should only return one column") || text.contains("subquery must return") {
+        return SqlError::syntax("subquery must return only one column");
+    }
+    if let Some(field) = between(text, "No field named ", ".") {
+        return SqlError::undefined_column(field.trim_matches('"'));
+    }
+    if text.contains("LIMIT must not be negative") {
+        return SqlError::new(SqlState("2201W"), "LIMIT must not be negative");
+    }
+    if text.contains("OFFSET must be") || text.contains("Offset must be") {
+        return SqlError::new(SqlState("2201X"), "OFFSET must not be negative");
+    }
+    if let Some(inner) = cast_pattern(text) {
+        return inner;
+    }
+    SqlError::new(SqlState::SYNTAX_ERROR, lower_first(text))
+}
+
+fn undefined_function(name: &str, text: &str) -> SqlError {
+    let error = SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
+    match between(text, "Did you mean '", "'") {
+        Some(nearest) => error.with_hint(format!("Perhaps you meant \"{nearest}\".")),
+        None => error.with_hint(
+            "No function matches the given name and argument types. You might need to add explicit type casts.",
+        ),
+    }
+}
+
+fn signature(call: &str) -> String {
+    call.to_owned()
+}
+
+/// Errors while rows are computed.
+pub(crate) fn execution_error(message: &str) -> SqlError {
+    let text = first_line(message);
+    let lower = text.to_lowercase();
+    if lower.contains("divide by zero") || lower.contains("division by zero") {
+        return SqlError::new(SqlState::DIVISION_BY_ZERO, "division by zero");
+    }
+    if lower.contains("overflow") {
+        return SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range").with_detail(text);
+    }
+    if lower.contains("more than one row") {
+        return SqlError::new(
+            SqlState::CARDINALITY_VIOLATION,
+            "more than one row returned by a subquery used as an expression",
+        );
+    }
+    if lower.contains("no field named") {
+        return plan_error(&text);
+    }
+    if lower.contains("regex") && (lower.contains("parse") || lower.contains("did not compile")) {
+        return SqlError::new(SqlState("2201B"), "invalid regular expression").with_detail(text);
+    }
+    if let Some(inner) = cast_pattern(&text) {
+        return inner;
+    }
+    if lower.starts_with("null value in column") {
+        return SqlError::new(SqlState::NOT_NULL_VIOLATION, text);
+    }
+    SqlError::new(SqlState::DATA_EXCEPTION, lower_first(&text))
+}
+
+/// Errors of casts and parsers of values.
+pub(crate) fn cast_error(message: &str) -> SqlError {
+    let text = first_line(message);
+    cast_pattern(&text).unwrap_or_else(|| SqlError::new(SqlState::INVALID_TEXT, lower_first(&text)))
+}
+
+fn cast_pattern(text: &str) -> Option<SqlError> {
+    // "Cannot cast string 'abc' to value of Int32 type"
+    if let Some(value) = between(text, "Cannot cast string '", "' to value of ") {
+        let arrow = text.split("' to value of ").nth(1).unwrap_or_default();
+        let arrow = arrow.split(" type").next().unwrap_or_default();
+        if is_integer(arrow) && value.trim().parse::<i128>().is_ok() {
+            return Some(SqlError::new(
+                SqlState::NUMERIC_OUT_OF_RANGE,
+                format!("value \"{value}\" is out of range for type {}", pg_type(arrow)),
+            ));
+        }
+        let state = if arrow.starts_with("Date") || arrow.starts_with("Time") {
+            SqlState::INVALID_DATETIME
+        } else {
+            SqlState::INVALID_TEXT
+        };
+        return Some(SqlError::new(
+            state,
+            format!("invalid input syntax for type {}: \"{value}\"", pg_type(arrow)),
+        ));
+    }
+    if let Some(value) = between(text, "Cannot cast value '", "' to value of Boolean") {
+        return Some(SqlError::new(
+            SqlState::INVALID_TEXT,
+            format!("invalid input syntax for type boolean: \"{value}\""),
+        ));
+    }
+    // "Can't cast value 300 to type Int8"
+    if let Some(rest) = text.split("Can't cast value ").nth(1)
+        && let Some((_, arrow)) = rest.split_once(" to type ")
+    {
+        return Some(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, format!("{} out of range", pg_type(arrow.trim()))));
+    }
+    if let Some(value) = between(text, "Error parsing timestamp from '", "'") {
+        return Some(SqlError::new(
+            SqlState::INVALID_DATETIME,
+            format!("invalid input syntax for type timestamp: \"{value}\""),
+        ));
+    }
+    if text.contains("Parser error: Invalid timezone") || text.contains("failed to parse timezone") {
+        return Some(SqlError::new(SqlState::INVALID_PARAMETER, "time zone not recognized").with_detail(text));
+    }
+    if let Some(value) = between(text, "can't parse the string value ", " to decimal")
+        .or_else(|| between(text, "Cannot parse string '", "'"))
+    {
+        return Some(SqlError::new(
+            SqlState::INVALID_TEXT,
+            format!("invalid input syntax for type numeric: \"{value}\""),
+        ));
+    }
+    if text.contains("is too large to store in a Decimal") || text.contains("is too small to store in a Decimal") {
+        return Some(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "numeric field overflow").with_detail(text));
+    }
+    if text.contains("Invalid interval") || text.contains("interval") && text.contains("pars") {
+        return Some(SqlError::new(SqlState::INVALID_DATETIME, lower_first(text)));
+    }
+    None
+}
+
+fn is_integer(arrow: &str) -> bool {
+    matches!(arrow, "Int8" | "Int16" | "Int32" | "Int64" | "UInt8" | "UInt16" | "UInt32" | "UInt64")
+}
+
+fn pg_type(arrow: &str) -> &'static str {
+    let head = arrow.split(['(', ' ']).next().unwrap_or_default();
+    match head {
+        "Int8" | "Int16" | "UInt8" => "smallint",
+        "Int32" | "UInt16" => "integer",
+        "Int64" | "UInt32" | "UInt64" => "bigint",
+        "Float16" | "Float32" => "real",
+        "Float64" => "double precision",
+        "Boolean" => "boolean",
+        "Date32" | "Date64" => "date",
+        "Time32" | "Time64" => "time",
+        "Timestamp" if arrow.contains("Some(") || arrow.contains('+') => "timestamp with time zone",
+        "Timestamp" => "timestamp",
+        "Interval" => "interval",
+        h if h.starts_with("Decimal") => "numeric",
+        _ => "text",
+    }
+}
+
+/// What stands between two marks; the second is looked for behind the first.
+fn between<'a>(text: &'a str, before: &str, behind: &str) -> Option<&'a str> {
+    let start = text.find(before)? + before.len();
+    let length = text[start..].find(behind)?;
+    Some(&text[start..start + length])
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        // Words in capitals stay: SQL, LIMIT …
+        (Some(first), Some(second)) if !second.is_uppercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}

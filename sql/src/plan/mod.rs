@@ -1,0 +1,36 @@
+//! Query text → plan.
+//!
+//! ```text
+//!   AST ── rewrite ──► names of outputs, wildcards over streams, forms the planner would read wrongly
+//!       ── relation ─► tables, streams, system views, loaded fresh for each statement
+//!       ── provider ─► DataFusion's planner
+//!       ── rules ────► session time zone, casts in PostgreSQL's manner
+//!   flow ── compile ─► the query of a streaming table, checked to be row by row
+//! ```
+//!
+//! The three types to know: [`Planner`], [`relation::Relation`] and [`flow::CompiledFlow`].
+
+pub(crate) mod assign;
+pub(crate) mod environment;
+pub(crate) mod flow;
+mod flow_check;
+mod flow_lane;
+pub(crate) mod functions;
+pub(crate) mod generated;
+mod guard;
+pub(crate) mod message;
+mod naming;
+mod output;
+mod provider;
+mod query;
+pub(crate) mod relation;
+mod rewrite;
+mod scope;
+mod stream_scan;
+pub(crate) mod system;
+mod time_zone;
+pub(crate) mod types;
+mod wildcard;
+
+pub(crate) use output::display_name;
+pub(crate) use query::{Planner, Purpose, parameters};

@@ -1,0 +1,262 @@
+//! One query, from its AST to a plan and a running stream.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field};
+use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::datasource::provider_as_source;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{LogicalPlan, TableSource};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use sqlparser::ast::{self, Query, Value, Visit, Visitor};
+
+use super::provider::Tables;
+use super::relation::{self, Relation};
+use super::{functions, guard, output, rewrite, scope, stream_scan, wildcard};
+use crate::dialect::{Name, ParsedStatement};
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::session::{Login, StatementContext};
+use crate::settings::Settings;
+use crate::{ResultColumn, SqlError, SqlState, run};
+
+/// What a plan is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Types alone: no topic is asked for its end.
+    Describe,
+    Execute,
+}
+
+/// Plans queries for one statement.
+pub(crate) struct Planner<'a> {
+    pub engine: &'a Arc<Engine>,
+    pub settings: &'a Settings,
+    pub login: &'a Login,
+    pub pid: i32,
+    /// For positions in errors; none for stored text.
+    pub statement: Option<&'a ParsedStatement>,
+    pub purpose: Purpose,
+}
+
+/// A plan with all that is needed to run it.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub state: SessionState,
+    /// Analysed, not yet optimised; parameters filled in where values were given.
+    pub plan: LogicalPlan,
+    pub params: Vec<DataType>,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(ctx: &'a StatementContext<'_>, purpose: Purpose) -> Self {
+        Self {
+            engine: ctx.engine,
+            settings: ctx.settings,
+            login: ctx.login,
+            pid: ctx.pid,
+            statement: Some(ctx.statement),
+            purpose,
+        }
+    }
+
+    /// The state of this statement: the session's time zone and functions.
+    pub(crate) fn state(&self) -> Result<SessionState> {
+        let mut state = self.engine.base_state.clone();
+        let zone = self.settings.time_zone();
+        state.config_mut().options_mut().execution.time_zone =
+            Some(if zone == "UTC" { "+00:00".to_owned() } else { zone });
+        functions::register_session(&mut state, self.settings, self.login, self.pid)?;
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    /// Plans `query`. Types that the client did not name are taken from their use; text where that tells nothing.
+    pub(crate) async fn query(
+        &self,
+        query: &Query,
+        param_types: &[Option<DataType>],
+        values: Option<&[ScalarValue]>,
+    ) -> Result<Planned> {
+        let mut query = Box::new(query.clone());
+        rewrite::forms(&mut query, self.statement)?;
+        let relations = self.relations(&query).await?;
+        let exposed = wildcard::mentioned(&query);
+        wildcard::hide(&mut query, &relations, &exposed)?;
+        super::naming::name_outputs(&mut query)?;
+
+        let state = self.state()?;
+        let mut sources: HashMap<Vec<String>, Arc<dyn TableSource>> = HashMap::with_capacity(relations.len());
+        for (name, relation) in &relations {
+            let source = match relation {
+                Relation::Table(table) => provider_as_source(table.provider()?),
+                Relation::System { provider, .. } => provider_as_source(provider.clone()),
+                Relation::Stream(stream) => {
+                    stream_scan::source(&state, stream, &exposed, self.purpose == Purpose::Execute).await?
+                }
+            };
+            sources.insert(name.0.clone(), source);
+        }
+
+        let wanted = parameters(&query)?;
+        let mut params: Vec<Option<DataType>> = param_types.to_vec();
+        params.resize(wanted.max(param_types.len()), None);
+        if params.iter().any(Option::is_none) {
+            let first = self.to_plan(&state, &sources, &query, &[])?;
+            let inferred = first.get_parameter_types().map_err(|e| SqlError::planning(&e, self.statement))?;
+            for (i, param) in params.iter_mut().enumerate() {
+                if param.is_none() {
+                    *param = inferred.get(&format!("${}", i + 1)).cloned().flatten().map(parameter_type);
+                }
+            }
+        }
+        let params: Vec<DataType> = params.into_iter().map(|p| p.unwrap_or(DataType::Utf8)).collect();
+        let mut plan = self.to_plan(&state, &sources, &query, &params)?;
+        guard::check(&plan)?;
+        if let Some(values) = values.filter(|v| !v.is_empty()) {
+            let values = values
+                .iter()
+                .zip(&params)
+                .map(|(v, t)| if v.data_type() == *t { Ok(v.clone()) } else { v.cast_to(t) })
+                .collect::<Result<Vec<_>, DataFusionError>>()?;
+            plan = plan.with_param_values(ParamValues::from(values))?;
+        }
+        let plan = state
+            .analyzer()
+            .execute_and_check(plan, state.config_options(), |_, _| {})
+            .map_err(|e| SqlError::planning(&e, self.statement))?;
+        Ok(Planned { state, plan, params })
+    }
+
+    pub(super) fn to_plan(
+        &self,
+        state: &SessionState,
+        sources: &HashMap<Vec<String>, Arc<dyn TableSource>>,
+        query: &Query,
+        params: &[DataType],
+    ) -> Result<LogicalPlan> {
+        let tables = Tables { state, sources: sources.clone() };
+        let planner = SqlToRel::new_with_options(&tables, parser_options());
+        let mut context = PlannerContext::new().with_prepare_param_data_types(
+            params.iter().map(|t| Arc::new(Field::new("param", t.clone(), true))).collect(),
+        );
+        let statement = ast::Statement::Query(Box::new(query.clone()));
+        planner
+            .sql_statement_to_plan_with_context(statement, &mut context)
+            .map_err(|e| SqlError::planning(&e, self.statement))
+    }
+
+    /// Every relation of the query under the name that the query gives it.
+    async fn relations(&self, query: &Query) -> Result<HashMap<Name, Relation>> {
+        let mut found = HashMap::new();
+        for table in scope::tables(query) {
+            match relation::find(self.engine, self.settings, &table.name).await? {
+                Some(relation) => {
+                    found.insert(table.name, relation);
+                }
+                None => {
+                    let mut error = SqlError::undefined_table(table.name.0.join("."));
+                    if table.at.line > 0 {
+                        error.position = self.statement.and_then(|s| s.position(table.at));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Planned {
+    /// What the client is told about the rows.
+    pub(crate) fn columns(&self) -> Vec<ResultColumn> {
+        output::columns(self.plan.schema())
+    }
+
+    /// Brings the results into the types of the wire, and optimises.
+    pub(crate) fn optimized(&self) -> Result<LogicalPlan> {
+        let plan = output::wire_types(self.plan.clone())?;
+        Ok(self.state.optimizer().optimize(plan, &self.state, |_, _| {})?)
+    }
+
+    /// Optimises a plan whose columns have their types already.
+    pub(crate) fn optimized_as_is(&self) -> Result<LogicalPlan> {
+        Ok(self.state.optimizer().optimize(self.plan.clone(), &self.state, |_, _| {})?)
+    }
+
+    pub(crate) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self.state.query_planner().create_physical_plan(plan, &self.state).await?)
+    }
+
+    /// Starts the query on the query runtime.
+    pub(crate) async fn start(
+        &self,
+        ctx: &StatementContext<'_>,
+        columns: &[ResultColumn],
+    ) -> Result<datafusion::execution::SendableRecordBatchStream> {
+        let optimized = self.optimized()?;
+        let physical = self.physical(&optimized).await?;
+        Ok(run::start(ctx, physical, self.state.task_ctx(), run::schema_of(columns)))
+    }
+}
+
+pub(crate) fn parser_options() -> ParserOptions {
+    ParserOptions {
+        parse_float_as_decimal: true,
+        enable_ident_normalization: true,
+        support_varchar_with_length: true,
+        enable_options_value_normalization: false,
+        collect_spans: true,
+        map_string_types_to_utf8view: false,
+        default_null_ordering: NullOrdering::NullsMax,
+    }
+}
+
+/// A type that was found from the use of a parameter, made wide enough for any value of its kind.
+fn parameter_type(found: DataType) -> DataType {
+    match found {
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            DataType::Decimal128(38, 18)
+        }
+        DataType::Null | DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
+        other => output::wire_type(&other).unwrap_or(other),
+    }
+}
+
+const MAX_PARAMETERS: usize = 65_535;
+
+/// The highest number of a parameter in the query.
+pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
+    struct V(BTreeSet<usize>, Option<SqlError>);
+    impl Visitor for V {
+        type Break = ();
+        fn pre_visit_value(&mut self, value: &Value) -> ControlFlow<()> {
+            if let Value::Placeholder(name) = value {
+                match name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()) {
+                    Some(n) if (1..=MAX_PARAMETERS).contains(&n) => {
+                        self.0.insert(n);
+                    }
+                    _ => {
+                        self.1 = Some(SqlError::new(
+                            SqlState::UNDEFINED_PARAMETER,
+                            format!("there is no parameter {name}"),
+                        ));
+                        return ControlFlow::Break(());
+                    }
+                }
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut v = V(BTreeSet::new(), None);
+    let _ = node.visit(&mut v);
+    match v.1 {
+        Some(e) => Err(e),
+        None => Ok(v.0.last().copied().unwrap_or(0)),
+    }
+}

@@ -1,0 +1,198 @@
+//! What a name in FROM stands for, loaded for one statement.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::catalog::TableProvider;
+use tidewater_catalogs::{
+    DEFAULT_CATALOG, DLQ_SCHEMA, DefinitionKind, ErrorKind, LakeTable, SYSTEM_CATALOG, StreamSource, StreamSpec,
+    TableName,
+};
+
+use crate::dialect::Name;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::settings::Settings;
+use crate::{SqlError, SqlState};
+
+/// A stored stream, as `statement::stream::definition` reads it from its CREATE statement.
+#[derive(Debug, Clone)]
+pub(crate) struct StreamDefinition {
+    /// Without generated columns.
+    pub spec: StreamSpec,
+    pub generated: Vec<GeneratedColumn>,
+}
+
+/// `name type GENERATED ALWAYS AS (expr)`.
+#[derive(Debug, Clone)]
+pub(crate) struct GeneratedColumn {
+    pub name: String,
+    pub data_type: DataType,
+    pub not_null: bool,
+    pub expr: sqlparser::ast::Expr,
+    /// Its place among all declared columns.
+    pub index: usize,
+}
+
+impl StreamDefinition {
+    /// Names of the declared columns in their order, generated ones included.
+    pub(crate) fn visible(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.spec.columns.iter().map(|c| c.field().name().as_str()).collect();
+        for generated in &self.generated {
+            names.insert(generated.index.min(names.len()), &generated.name);
+        }
+        names
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct StreamRelation {
+    pub name: TableName,
+    pub definition: StreamDefinition,
+    pub source: Arc<dyn StreamSource>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Relation {
+    Table(Arc<dyn LakeTable>),
+    Stream(Arc<StreamRelation>),
+    System { schema: String, name: String, provider: Arc<dyn TableProvider> },
+}
+
+/// Where an unqualified name of a new object goes.
+pub(crate) fn new_name(settings: &Settings, name: &Name) -> Result<TableName> {
+    let out = match name.0.as_slice() {
+        [name] => {
+            let schema = settings.search_path().into_iter().next().ok_or_else(|| {
+                SqlError::new(SqlState::UNDEFINED_SCHEMA, "no schema has been selected to create in")
+            })?;
+            TableName::new(DEFAULT_CATALOG, schema, name)
+        }
+        [schema, name] => TableName::new(DEFAULT_CATALOG, schema, name),
+        [catalog, schema, name] => {
+            check_catalog(catalog, &[catalog, schema, name])?;
+            TableName::new(catalog, schema, name)
+        }
+        _ => return Err(SqlError::syntax("improper qualified name (too many dotted names)")),
+    };
+    if out.catalog != DEFAULT_CATALOG || is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG {
+        return Err(SqlError::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied to create \"{out}\""),
+        )
+        .with_detail("The catalog \"system\" and the schemas of PostgreSQL's catalog belong to the server."));
+    }
+    Ok(out)
+}
+
+fn check_catalog(catalog: &str, parts: &[&String]) -> Result<()> {
+    if catalog == DEFAULT_CATALOG || catalog == SYSTEM_CATALOG {
+        return Ok(());
+    }
+    let full = parts.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(".");
+    Err(SqlError::unsupported(format!("cross-database references are not implemented: \"{full}\"")))
+}
+
+fn is_system_schema(schema: &str) -> bool {
+    matches!(schema, "pg_catalog" | "information_schema" | "pg_toast")
+}
+
+/// The full names that `name` may mean, in the order in which they are tried.
+pub(crate) fn candidates(settings: &Settings, name: &Name) -> Result<Vec<TableName>> {
+    Ok(match name.0.as_slice() {
+        [name] => {
+            let mut path = settings.search_path();
+            if !path.iter().any(|s| s == "pg_catalog") {
+                path.insert(0, "pg_catalog".to_owned());
+            }
+            path.into_iter().map(|schema| TableName::new(DEFAULT_CATALOG, schema, name)).collect()
+        }
+        // `system.flows`: the views of the product read like a schema.
+        [schema, name] if schema == SYSTEM_CATALOG => vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)],
+        [schema, name] => vec![TableName::new(DEFAULT_CATALOG, schema, name)],
+        [catalog, schema, name] => {
+            check_catalog(catalog, &[catalog, schema, name])?;
+            if catalog == DEFAULT_CATALOG && schema == SYSTEM_CATALOG {
+                vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)]
+            } else {
+                vec![TableName::new(catalog, schema, name)]
+            }
+        }
+        _ => return Err(SqlError::syntax("improper relation name (too many dotted names)")),
+    })
+}
+
+/// Finds a relation by the search path. None where there is none of that name.
+pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name) -> Result<Option<Relation>> {
+    let tries = candidates(settings, name)?;
+    for candidate in &tries {
+        if let Some(found) = load(engine, candidate).await? {
+            return Ok(Some(found));
+        }
+    }
+    // `t$committed` and its like, where no table has that very name.
+    for candidate in &tries {
+        let Some((base, suffix)) = candidate.name.rsplit_once('$') else { break };
+        let base = TableName::new(&candidate.catalog, &candidate.schema, base);
+        match suffix {
+            "committed" => match load(engine, &base).await? {
+                Some(Relation::Table(table)) => return Ok(Some(Relation::Table(table))),
+                Some(_) => {
+                    return Err(SqlError::new(
+                        SqlState::WRONG_OBJECT_TYPE,
+                        format!("\"{}\" is not a table", base.name),
+                    )
+                    .with_hint("Only tables have snapshots; a stream is read as it stands."));
+                }
+                None => {}
+            },
+            "live" => {
+                if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
+                    return Err(SqlError::unsupported("live reads are not supported yet")
+                        .with_hint(format!("Read \"{}\": the last committed snapshot.", base.name)));
+                }
+            }
+            "snapshots" | "files" | "manifests" | "partitions" | "refs" | "changes" | "history" => {
+                if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
+                    return Err(SqlError::unsupported(format!("metadata table \"${suffix}\" is not supported yet"))
+                        .with_hint("system.commits shows the last commit of each flow."));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// Loads exactly this name.
+pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Option<Relation>> {
+    if is_system_schema(&name.schema) || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA) {
+        let provider = super::system::table(engine, &name.schema, &name.name).await?;
+        return Ok(provider.map(|provider| Relation::System {
+            schema: name.schema.clone(),
+            name: name.name.clone(),
+            provider,
+        }));
+    }
+    if name.catalog == DEFAULT_CATALOG
+        && let Some(definition) = engine.metastore.get(DefinitionKind::Stream, &name.to_string()).await?
+    {
+        let definition = crate::statement::stream_definition(engine, &definition).await?;
+        return stream(engine, name, definition).map(|s| Some(Relation::Stream(Arc::new(s))));
+    }
+    match engine.lake.load_table(name).await {
+        Ok(table) => Ok(Some(Relation::Table(table))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A stream that is described, opened by its connector.
+pub(crate) fn stream(engine: &Engine, name: &TableName, definition: StreamDefinition) -> Result<StreamRelation> {
+    let kind = &definition.spec.connection.kind;
+    let connector = engine.connectors.iter().find(|c| c.kind() == kind).ok_or_else(|| {
+        SqlError::unsupported(format!("connections of kind \"{kind}\" are not supported by this server"))
+    })?;
+    let source = connector.source(definition.spec.clone())?;
+    Ok(StreamRelation { name: name.clone(), definition, source })
+}

@@ -1,0 +1,297 @@
+//! Forms that PostgreSQL has and the planner does not know, or reads wrongly, brought into forms that it reads
+//! right. All else that it would pass over in silence is refused.
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    self, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
+    Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
+    TableWithJoins, Value, VisitMut, VisitorMut,
+};
+
+use crate::dialect::{ParsedStatement, fold, stream_marker};
+use crate::error::Result;
+use crate::{SqlError, SqlState};
+
+/// All forms of a query outside of flows.
+pub(super) fn forms(query: &mut Query, statement: Option<&ParsedStatement>) -> Result<()> {
+    run(query, statement)
+}
+
+/// The forms of an expression that stands alone.
+pub(super) fn expression(expr: &mut Expr) -> Result<()> {
+    finish(expr.visit(&mut Rewriter { statement: None }))
+}
+
+fn run(query: &mut Query, statement: Option<&ParsedStatement>) -> Result<()> {
+    finish(query.visit(&mut Rewriter { statement }))
+}
+
+fn finish(flow: ControlFlow<SqlError>) -> Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(e) => Err(e),
+    }
+}
+
+struct Rewriter<'a> {
+    statement: Option<&'a ParsedStatement>,
+}
+
+fn cf(result: Result<()>) -> ControlFlow<SqlError> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(e) => ControlFlow::Break(e),
+    }
+}
+
+impl VisitorMut for Rewriter<'_> {
+    type Break = SqlError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlError> {
+        cf(query_forms(query))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+        cf(factor_forms(factor, self.statement))
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        cf(expr_forms(expr))
+    }
+}
+
+fn query_forms(query: &mut Query) -> Result<()> {
+    if !query.locks.is_empty() {
+        return Err(SqlError::unsupported("FOR UPDATE and FOR SHARE are not supported")
+            .with_hint("There are no row locks; leave the clause out."));
+    }
+    if query.for_clause.is_some()
+        || query.settings.is_some()
+        || query.format_clause.is_some()
+        || !query.pipe_operators.is_empty()
+    {
+        return Err(SqlError::unsupported("this clause of a query is not supported"));
+    }
+    if let Some(fetch) = query.fetch.take() {
+        if fetch.with_ties || fetch.percent {
+            return Err(SqlError::unsupported("FETCH … WITH TIES and PERCENT are not supported").with_hint("Use LIMIT."));
+        }
+        let quantity = fetch.quantity.unwrap_or_else(|| number("1"));
+        query.limit_clause = Some(match query.limit_clause.take() {
+            None => LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: vec![] },
+            Some(LimitClause::LimitOffset { limit: None, offset, limit_by }) => {
+                LimitClause::LimitOffset { limit: Some(quantity), offset, limit_by }
+            }
+            Some(_) => return Err(SqlError::syntax("multiple LIMIT clauses not allowed")),
+        });
+    }
+    body_forms(&mut query.body)
+}
+
+fn body_forms(body: &mut SetExpr) -> Result<()> {
+    match body {
+        SetExpr::Select(select) => {
+            if select.into.is_some() {
+                return Err(SqlError::unsupported("SELECT INTO is not supported")
+                    .with_hint("Use CREATE TABLE name AS SELECT …."));
+            }
+            if select.prewhere.is_some() || !select.connect_by.is_empty() || select.value_table_mode.is_some() {
+                return Err(SqlError::unsupported("this clause of SELECT is not supported"));
+            }
+            Ok(())
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            body_forms(left)?;
+            body_forms(right)
+        }
+        SetExpr::Table(table) => {
+            let name: Vec<Ident> =
+                [&table.schema_name, &table.table_name].into_iter().flatten().map(|n| Ident::with_quote('"', n)).collect();
+            *body = SetExpr::Select(Box::new(select_all(ObjectName::from(name))));
+            Ok(())
+        }
+        SetExpr::Query(_) | SetExpr::Values(_) => Ok(()),
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            Err(SqlError::unsupported("statements that write inside WITH are not supported")
+                .with_hint("Write INSERT INTO … WITH … SELECT instead."))
+        }
+    }
+}
+
+/// `SELECT * FROM name`.
+pub(super) fn select_all(name: ObjectName) -> Select {
+    Select {
+        select_token: ast::helpers::attached_token::AttachedToken::empty(),
+        optimizer_hint: None,
+        distinct: None,
+        select_modifiers: None,
+        top: None,
+        top_before_distinct: false,
+        projection: vec![SelectItem::Wildcard(ast::WildcardAdditionalOptions::default())],
+        exclude: None,
+        into: None,
+        from: vec![TableWithJoins {
+            relation: TableFactor::Table {
+                name,
+                alias: None,
+                args: None,
+                with_hints: vec![],
+                version: None,
+                with_ordinality: false,
+                partitions: vec![],
+                json_path: None,
+                sample: None,
+                index_hints: vec![],
+            },
+            joins: vec![],
+        }],
+        lateral_views: vec![],
+        prewhere: None,
+        selection: None,
+        connect_by: vec![],
+        group_by: ast::GroupByExpr::Expressions(vec![], vec![]),
+        cluster_by: vec![],
+        distribute_by: vec![],
+        sort_by: vec![],
+        having: None,
+        named_window: vec![],
+        qualify: None,
+        window_before_qualify: false,
+        value_table_mode: None,
+        flavor: ast::SelectFlavor::Standard,
+    }
+}
+
+fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -> Result<()> {
+    if let Some(name) = stream_marker(factor) {
+        let mut error = SqlError::unsupported(format!("STREAM {name} is unbounded here"))
+            .with_detail("A query ends; the stream does not.")
+            .with_hint(format!(
+                "Write FROM {name} to read what is there now, or CREATE STREAMING TABLE … AS SELECT … FROM STREAM {name} to keep a table of it."
+            ));
+        if let (Some(statement), Some(ident)) = (statement, name.0.first().and_then(|p| p.as_ident())) {
+            error.position = statement.position(ident.span.start);
+        }
+        return Err(error);
+    }
+    match factor {
+        TableFactor::Table { name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+            if sample.is_some() {
+                return Err(SqlError::unsupported("TABLESAMPLE is not supported").with_hint("Use WHERE random() < 0.01."));
+            }
+            if version.is_some() {
+                return Err(SqlError::unsupported("time travel is not supported yet"));
+            }
+            if *with_ordinality {
+                return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet").with_hint("Use row_number() OVER ()."));
+            }
+            if !with_hints.is_empty() || !partitions.is_empty() || json_path.is_some() || !index_hints.is_empty() {
+                return Err(SqlError::unsupported("hints on tables are not supported"));
+            }
+            if args.is_some()
+                && let Some(ident) = name.0.last().and_then(|p| p.as_ident())
+                && matches!(fold(ident).as_str(), "generate_series" | "range")
+            {
+                column_alias(alias, &fold(ident));
+            }
+        }
+        TableFactor::UNNEST { alias, array_exprs, with_offset, with_ordinality, .. } => {
+            if *with_offset || *with_ordinality {
+                return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet"));
+            }
+            if array_exprs.len() == 1 {
+                column_alias(alias, "unnest");
+            }
+        }
+        TableFactor::Derived { sample: Some(_), .. } => return Err(SqlError::unsupported("TABLESAMPLE is not supported")),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A function with one result column names it as its alias, or as itself.
+fn column_alias(alias: &mut Option<TableAlias>, function: &str) {
+    let alias = alias.get_or_insert_with(|| TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', function),
+        columns: vec![],
+    });
+    if alias.columns.is_empty() {
+        alias.columns = vec![TableAliasColumnDef { name: alias.name.clone(), data_type: None }];
+    }
+}
+
+fn expr_forms(expr: &mut Expr) -> Result<()> {
+    match expr {
+        Expr::AtTimeZone { .. } => {
+            if let Expr::AtTimeZone { timestamp, time_zone } = std::mem::replace(expr, Expr::Value(Value::Null.into())) {
+                *expr = call("timezone", vec![*time_zone, *timestamp]);
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, .. } => {
+            // PostgreSQL cuts off what is too long for the type of a cast.
+            if let Some(length) = length_of(data_type) {
+                let inner = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                if let Expr::Cast { kind, expr: value, array, format, .. } = inner {
+                    let text = Expr::Cast { kind, expr: value, data_type: DataType::Text, array, format };
+                    *expr = call("left", vec![text, number(&length.to_string())]);
+                }
+            } else if matches!(data_type, DataType::Bytea)
+                && let Expr::Cast { expr: value, .. } = expr
+                && let Expr::Value(v) = value.as_ref()
+                && let Value::SingleQuotedString(s) = &v.value
+                && let Some(hex) = s.strip_prefix("\\x")
+            {
+                let hex: String = hex.chars().filter(|c| !c.is_whitespace()).collect();
+                if hex.len() % 2 != 0 || !hex.chars().all(|c| c.is_ascii_hexdigit()) {
+                    return Err(SqlError::new(SqlState::INVALID_TEXT, "invalid hexadecimal data"));
+                }
+                *expr = Expr::Value(Value::HexStringLiteral(hex).into());
+            }
+        }
+        Expr::Function(function) => {
+            // `pg_catalog.lower(x)` is `lower(x)`.
+            if let [schema, _] = function.name.0.as_slice()
+                && schema.as_ident().is_some_and(|i| fold(i) == "pg_catalog")
+            {
+                function.name.0.remove(0);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn length_of(data_type: &DataType) -> Option<u64> {
+    use ast::CharacterLength;
+    let length = match data_type {
+        DataType::Varchar(l) | DataType::CharacterVarying(l) | DataType::CharVarying(l) => l,
+        _ => return None,
+    };
+    match length {
+        Some(CharacterLength::IntegerLength { length, .. }) => Some(*length),
+        _ => None,
+    }
+}
+
+fn number(n: &str) -> Expr {
+    Expr::Value(Value::Number(n.to_owned(), false).into())
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect(),
+            clauses: vec![],
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: vec![],
+    })
+}

@@ -1,0 +1,226 @@
+//! Runs plans away from the sockets.
+//!
+//! Each statement is one task on the query runtime, which feeds a channel of [`QUEUED_BATCHES`] batches: a client
+//! that reads slowly holds its query back, and one that goes away drops the stream and with it the task.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{Future, FutureExt, Stream, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::engine::SessionShared;
+use crate::error::Result;
+use crate::session::{StatementContext, Transaction, TransactionStatus};
+use crate::SqlError;
+
+const QUEUED_BATCHES: usize = 2;
+
+/// Lets `work` go on until it is done, cancelled or late.
+pub(crate) async fn guard<T>(
+    cancel: &CancellationToken,
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(SqlError::cancelled()),
+        () = sleep_until(deadline) => Err(SqlError::timed_out()),
+        done = work => done,
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Starts the plan. `schema` names the columns of the stream; types are the plan's.
+pub(crate) fn start(
+    ctx: &StatementContext<'_>,
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    schema: SchemaRef,
+) -> SendableRecordBatchStream {
+    let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
+    let handle = ctx.engine.query_runtime.spawn(async move {
+        // A panic in an operator is a bug of one query, not of the connection.
+        let fed = std::panic::AssertUnwindSafe(feed(plan, task, &sender)).catch_unwind().await;
+        if fed.is_err() {
+            let _ = sender.send(Err(SqlError::internal("the query met a bug").into())).await;
+        }
+    });
+    Box::pin(QueryStream {
+        schema,
+        receiver,
+        task: AbortOnDrop(handle),
+        cancelled: Box::pin(ctx.cancel.clone().cancelled_owned()),
+        late: ctx.deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))),
+        done: false,
+    })
+}
+
+async fn feed(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    sender: &mpsc::Sender<Result<RecordBatch, DataFusionError>>,
+) {
+    let mut stream = match execute_stream(plan, task) {
+        Ok(stream) => stream,
+        Err(e) => {
+            let _ = sender.send(Err(e)).await;
+            return;
+        }
+    };
+    while let Some(item) = stream.next().await {
+        let failed = item.is_err();
+        if matches!(&item, Ok(batch) if batch.num_rows() == 0) {
+            continue;
+        }
+        if sender.send(item).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct QueryStream {
+    schema: SchemaRef,
+    receiver: mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
+    task: AbortOnDrop,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    late: Option<Pin<Box<tokio::time::Sleep>>>,
+    done: bool,
+}
+
+impl QueryStream {
+    fn stop(&mut self, error: SqlError) -> Poll<Option<Result<RecordBatch, DataFusionError>>> {
+        self.done = true;
+        self.task.0.abort();
+        Poll::Ready(Some(Err(error.into())))
+    }
+}
+
+impl Stream for QueryStream {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        // Asked before each batch: a query that is always ready must be stoppable as well.
+        if self.cancelled.as_mut().poll(cx).is_ready() {
+            return self.stop(SqlError::cancelled());
+        }
+        if let Some(late) = &mut self.late
+            && late.as_mut().poll(cx).is_ready()
+        {
+            return self.stop(SqlError::timed_out());
+        }
+        match self.receiver.poll_recv(cx) {
+            Poll::Ready(Some(Ok(batch))) => {
+                let schema = self.schema.clone();
+                Poll::Ready(Some(rename(batch, &schema)))
+            }
+            Poll::Ready(other) => {
+                self.done = true;
+                Poll::Ready(other)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl RecordBatchStream for QueryStream {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+}
+
+/// The batch under the names (and types, where they differ) that were announced.
+fn rename(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
+    for (column, field) in batch.columns().iter().zip(schema.fields()) {
+        columns.push(if column.data_type() == field.data_type() {
+            column.clone()
+        } else {
+            arrow::compute::cast(column, field.data_type())?
+        });
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(schema.clone(), columns, &options)?)
+}
+
+/// A stream whose errors fail the block that it was begun in.
+pub(crate) fn watch(
+    inner: SendableRecordBatchStream,
+    transaction: Arc<Mutex<Transaction>>,
+    shared: Arc<SessionShared>,
+) -> SendableRecordBatchStream {
+    let generation = transaction.lock().generation;
+    Box::pin(WatchedStream { inner, transaction, generation, shared })
+}
+
+struct WatchedStream {
+    inner: SendableRecordBatchStream,
+    transaction: Arc<Mutex<Transaction>>,
+    generation: u64,
+    shared: Arc<SessionShared>,
+}
+
+impl Stream for WatchedStream {
+    type Item = Result<RecordBatch, DataFusionError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let item = self.inner.poll_next_unpin(cx);
+        if let Poll::Ready(Some(Err(_))) = &item {
+            let mut transaction = self.transaction.lock();
+            if transaction.generation == self.generation && transaction.status == TransactionStatus::InBlock {
+                transaction.status = TransactionStatus::Failed;
+            }
+        }
+        item
+    }
+}
+
+impl RecordBatchStream for WatchedStream {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+}
+
+impl Drop for WatchedStream {
+    fn drop(&mut self) {
+        self.shared.visible.lock().active = false;
+    }
+}
+
+/// A stream over rows that are there already.
+pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableRecordBatchStream {
+    let stream = futures::stream::iter(batches.into_iter().map(Ok));
+    Box::pin(datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema, stream))
+}
+
+/// The schema that result columns announce.
+pub(crate) fn schema_of(columns: &[crate::ResultColumn]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()))
+}

@@ -1,0 +1,183 @@
+//! CREATE TABLE and CREATE TABLE … AS.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use sqlparser::ast::ColumnOption;
+use tidewater_catalogs::{ErrorKind, NewTable, PartitionField, TableName};
+
+use super::schema;
+use crate::dialect::{CreateTable, arrow_type, fold};
+use crate::error::Result;
+use crate::plan::relation::new_name;
+use crate::plan::{Planner, Purpose, assign, display_name, flow::stored_type, parameters};
+use crate::run;
+use crate::session::{Outcome, StatementContext};
+use crate::{SqlError, SqlState};
+
+pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTable) -> Result<Outcome> {
+    let name = new_name(ctx.settings, &create.name)?;
+    schema::require_schema(ctx.engine, &name).await?;
+    let tag = if create.query.is_some() { "CREATE TABLE AS" } else { "CREATE TABLE" };
+    if let Some(found) = schema::find_relation(ctx.engine, &name).await? {
+        if create.if_not_exists {
+            ctx.notice(schema::relation_skipped(&name));
+            return Ok(Outcome::done(tag));
+        }
+        return Err(schema::relation_exists(&name, found));
+    }
+    if create.or_replace {
+        return Err(SqlError::unsupported("CREATE OR REPLACE TABLE is not supported yet")
+            .with_hint("DROP TABLE first, then CREATE TABLE."));
+    }
+    if let Some(option) = create.options.0.first() {
+        return Err(SqlError::new(
+            SqlState::INVALID_PARAMETER,
+            format!("unrecognized parameter \"{}\"", option.name),
+        )
+        .with_hint("Iceberg's properties go into TBLPROPERTIES ('name' = 'value')."));
+    }
+    if !create.constraints.is_empty() {
+        return Err(constraint());
+    }
+    match &create.query {
+        None => {
+            let fields = declared(create)?;
+            check_partitions(&create.partition_by, &fields)?;
+            make(ctx, create, &name, Schema::new(fields)).await?;
+            Ok(Outcome::done(tag))
+        }
+        Some(query) => as_query(ctx, create, &name, query).await,
+    }
+}
+
+fn constraint() -> SqlError {
+    SqlError::unsupported("constraints other than NOT NULL are not supported yet")
+        .with_detail("Iceberg tables do not enforce keys, so a declared one would promise what is not kept.")
+        .with_hint("Leave the constraint out.")
+}
+
+fn declared(create: &CreateTable) -> Result<Vec<Field>> {
+    let mut fields: Vec<Field> = Vec::with_capacity(create.columns.len());
+    for column in &create.columns {
+        let name = fold(&column.name);
+        if fields.iter().any(|f| *f.name() == name) {
+            return Err(SqlError::new(
+                SqlState::DUPLICATE_COLUMN,
+                format!("column \"{name}\" specified more than once"),
+            ));
+        }
+        let mut nullable = true;
+        for option in &column.options {
+            match &option.option {
+                ColumnOption::Null => {}
+                ColumnOption::NotNull => nullable = false,
+                ColumnOption::Default(_) => {
+                    return Err(SqlError::unsupported(format!("DEFAULT of column \"{name}\" is not supported yet"))
+                        .with_hint("Give the value in each INSERT."));
+                }
+                ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
+                    return Err(SqlError::unsupported(format!("generated column \"{name}\" of a table is not supported yet"))
+                        .with_hint("Streams have generated columns; in a table, compute the value in the INSERT."));
+                }
+                _ => return Err(constraint()),
+            }
+        }
+        fields.push(Field::new(name, arrow_type(&column.data_type)?, nullable));
+    }
+    Ok(fields)
+}
+
+fn check_partitions(partitions: &[PartitionField], fields: &[Field]) -> Result<()> {
+    for partition in partitions {
+        if !fields.iter().any(|f| *f.name() == partition.column) {
+            return Err(SqlError::undefined_column(&partition.column)
+                .with_detail("PARTITIONED BY names a column that the table does not have."));
+        }
+    }
+    Ok(())
+}
+
+async fn make(ctx: &StatementContext<'_>, create: &CreateTable, name: &TableName, schema: Schema) -> Result<()> {
+    let table = NewTable {
+        name: name.clone(),
+        schema: Arc::new(schema),
+        partition_by: create.partition_by.clone(),
+        properties: create.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
+        location: None,
+        comment: create.comment.clone(),
+    };
+    match ctx.engine.lake.create_table(table).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            Err(SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{}\" already exists", name.name)))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+async fn as_query(
+    ctx: &StatementContext<'_>,
+    create: &CreateTable,
+    name: &TableName,
+    query: &sqlparser::ast::Query,
+) -> Result<Outcome> {
+    if parameters(query)? > 0 {
+        return Err(SqlError::unsupported("parameters in CREATE TABLE AS are not supported yet")
+            .with_hint("Create the table first, then INSERT … SELECT with parameters."));
+    }
+    let (planned, target) = run::guard(&ctx.cancel, ctx.deadline, async {
+        let mut planned = Planner::new(ctx, Purpose::Execute).query(query, &[], None).await?;
+        let schema = planned.plan.schema().clone();
+        if !create.columns.is_empty() && create.columns.len() > schema.fields().len() {
+            return Err(SqlError::syntax("too many column names were specified"));
+        }
+        let mut fields: Vec<Field> = Vec::new();
+        let mut exprs = Vec::new();
+        for (i, column) in schema.columns().into_iter().enumerate() {
+            let found = schema.field(i);
+            let shown = create.columns.get(i).map_or_else(|| display_name(found.name()).to_owned(), |c| fold(&c.name));
+            if fields.iter().any(|f| *f.name() == shown) {
+                return Err(SqlError::new(
+                    SqlState::DUPLICATE_COLUMN,
+                    format!("column \"{shown}\" specified more than once"),
+                ));
+            }
+            let to = stored_type(found.data_type());
+            exprs.push(assign::to_type(Expr::Column(column), schema.as_ref(), &to, &shown)?.alias(&shown));
+            fields.push(Field::new(shown, to, true));
+        }
+        check_partitions(&create.partition_by, &fields)?;
+        planned.plan = LogicalPlanBuilder::from(planned.plan.clone()).project(exprs)?.build()?;
+        Ok((planned, Arc::new(Schema::new(fields))))
+    })
+    .await?;
+    make(ctx, create, name, target.as_ref().clone()).await?;
+    if create.no_data {
+        return Ok(Outcome::done("CREATE TABLE AS"));
+    }
+    // From here on a failure takes the table back, also where the client goes away.
+    let filled = async {
+        let optimized = planned.optimized_as_is()?;
+        let physical = planned.physical(&optimized).await?;
+        let rows = run::start(ctx, physical, planned.state.task_ctx(), target.clone());
+        let (lake, name) = (ctx.engine.lake.clone(), name.clone());
+        super::streaming_table::detached(ctx, async move {
+            let table = lake.load_table(&name).await?;
+            // The table's own schema carries what the catalog added to it (field ids).
+            let rows = super::insert::fit(rows, table.info().schema.clone(), name.name.clone());
+            let done = table.append(rows).await;
+            if done.is_err()
+                && let Err(e) = lake.drop_table(&name, true).await
+            {
+                tracing::warn!(table = %name, error = %e, "a table that could not be filled was left behind");
+            }
+            Ok(done?)
+        })
+        .await
+    }
+    .await;
+    filled.map(|rows| Outcome::done(format!("SELECT {rows}")))
+}

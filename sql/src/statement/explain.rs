@@ -1,0 +1,105 @@
+//! EXPLAIN [ANALYZE] [VERBOSE], as one column `QUERY PLAN`.
+
+use std::sync::Arc;
+
+use arrow::array::StringArray;
+use arrow::datatypes::{DataType, Field};
+use arrow::record_batch::RecordBatch;
+use datafusion::physical_plan::display::DisplayableExecutionPlan;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use sqlparser::ast;
+
+use crate::dialect::{Explain, ExplainTarget, Statement};
+use crate::error::Result;
+use crate::plan::{Planner, Purpose, flow};
+use crate::run::{self, guard};
+use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
+use crate::{SqlError, SqlState};
+
+pub(super) fn columns() -> Vec<ResultColumn> {
+    vec![ResultColumn::new(Arc::new(Field::new("QUERY PLAN", DataType::Utf8, false)))]
+}
+
+pub(super) async fn explain(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Outcome> {
+    if explain.dry_run {
+        return Err(SqlError::unsupported("EXPLAIN (DRY RUN) is not supported yet").with_hint("Use EXPLAIN."));
+    }
+    if explain.format != "text" {
+        return Err(SqlError::unsupported(format!("EXPLAIN format \"{}\" is not supported", explain.format))
+            .with_hint("Use FORMAT TEXT."));
+    }
+    let text = guard(&ctx.cancel, ctx.deadline, plan_text(ctx, explain)).await?;
+    let columns = columns();
+    let schema = run::schema_of(&columns);
+    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from_iter_values(text.lines()))])?;
+    Ok(Outcome::Rows { columns, stream: run::rows(schema, vec![batch]), tag: RowsTag::Explain })
+}
+
+async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<String> {
+    match &explain.target {
+        ExplainTarget::Flow(_) => Err(SqlError::unsupported("EXPLAIN FLOW is not supported yet")
+            .with_hint("SELECT * FROM system.flows shows what a flow does; SHOW CREATE shows its query.")),
+        ExplainTarget::Statement(statement) => match statement.as_ref() {
+            Statement::Sql(sql) => match sql.as_ref() {
+                ast::Statement::Query(query) => query_text(ctx, explain, query).await,
+                ast::Statement::Insert(ast::Insert { source: Some(source), .. }) if !explain.analyze => {
+                    Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, source).await?)))
+                }
+                _ => Err(cannot()),
+            },
+            Statement::CreateTable(create) if !explain.analyze => match &create.query {
+                Some(query) => Ok(format!("Create table\n{}", indent(&query_text(ctx, explain, query).await?))),
+                None => Err(cannot()),
+            },
+            Statement::CreateStreamingTable(create) if !explain.analyze => {
+                let compiled = flow::compile(ctx.engine, ctx.settings, create, &ctx.statement.text).await?;
+                let columns: Vec<String> =
+                    compiled.output_schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+                Ok(format!(
+                    "Streaming table: append\n  Stream: {}\n  Columns: {}\n{}",
+                    compiled.stream.name,
+                    columns.join(", "),
+                    indent(&flow::plan_text(&compiled))
+                ))
+            }
+            _ => Err(cannot()),
+        },
+    }
+}
+
+fn cannot() -> SqlError {
+    SqlError::new(SqlState::NOT_SUPPORTED, "EXPLAIN of this statement is not supported")
+        .with_hint("EXPLAIN takes SELECT, INSERT, CREATE TABLE AS and CREATE STREAMING TABLE.")
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
+}
+
+async fn query_text(ctx: &StatementContext<'_>, explain: &Explain, query: &ast::Query) -> Result<String> {
+    let planned = Planner::new(ctx, Purpose::Execute).query(query, &[], None).await?;
+    let optimized = planned.optimized()?;
+    let physical = planned.physical(&optimized).await?;
+    if explain.analyze {
+        let (plan, task) = (physical.clone(), planned.state.task_ctx());
+        let work = ctx.engine.query_runtime.spawn(async move {
+            let mut stream = execute_stream(plan, task)?;
+            let mut rows = 0_usize;
+            while let Some(batch) = stream.next().await {
+                rows += batch?.num_rows();
+            }
+            Ok::<usize, datafusion::error::DataFusionError>(rows)
+        });
+        let work = tokio_util::task::AbortOnDropHandle::new(work);
+        let rows = work.await.map_err(|e| SqlError::internal(format!("the query broke off: {e}")))??;
+        let plan = DisplayableExecutionPlan::with_metrics(physical.as_ref()).indent(explain.verbose).to_string();
+        return Ok(format!("{}\nRows: {rows}", plan.trim_end()));
+    }
+    let physical = DisplayableExecutionPlan::new(physical.as_ref()).indent(explain.verbose).to_string();
+    if explain.verbose {
+        let logical = optimized.display_indent().to_string();
+        return Ok(format!("Logical plan\n{}\nPhysical plan\n{}", indent(&logical), indent(physical.trim_end())));
+    }
+    Ok(physical.trim_end().to_owned())
+}

@@ -1,0 +1,416 @@
+//! INSERT INTO a table (one snapshot) or a stream (records).
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use arrow::array::Array;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::common::ScalarValue;
+use futures::StreamExt;
+use sqlparser::ast::{
+    self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visit, Visitor,
+};
+use tidewater_catalogs::{DEFAULT_CATALOG, LakeTable, StreamColumn};
+
+use crate::dialect::{Name, fold, parse_type, type_name};
+use crate::error::Result;
+use crate::plan::relation::{self, Relation, StreamRelation};
+use crate::plan::{Planner, Purpose, assign};
+use crate::run;
+use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::{SqlError, SqlState};
+
+enum Target {
+    Table(Arc<dyn LakeTable>),
+    Stream(Arc<StreamRelation>),
+}
+
+struct Checked {
+    target: Target,
+    name: String,
+    /// Columns that the statement gives values for, in its order.
+    columns: Vec<FieldRef>,
+    /// Columns of what is written: all of a table, the given ones of a stream.
+    written: SchemaRef,
+    source: Query,
+}
+
+pub(super) async fn describe(
+    ctx: &StatementContext<'_>,
+    insert: &Insert,
+    param_types: &[Option<DataType>],
+) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
+    let checked = check(ctx, insert).await?;
+    let types = parameter_types(&checked, param_types)?;
+    let planned = Planner::new(ctx, Purpose::Describe).query(&checked.source, &types, None).await?;
+    if planned.plan.schema().fields().len() > checked.columns.len() {
+        return Err(too_many(true));
+    }
+    Ok((planned.params, None))
+}
+
+pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepared) -> Result<Outcome> {
+    let (checked, stream) = run::guard(&ctx.cancel, ctx.deadline, async {
+        let checked = check(ctx, insert).await?;
+        let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
+        let stream = rows(ctx, &checked, &types).await?;
+        Ok((checked, stream))
+    })
+    .await?;
+    let name = checked.name.clone();
+    let written = match checked.target {
+        // From here on only the rows can be cancelled: whether a commit took place must be known.
+        Target::Table(table) => super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
+        Target::Stream(relation) => {
+            super::streaming_table::detached(ctx, async move { produce(&relation, stream).await }).await?
+        }
+    };
+    tracing::debug!(table = %name, rows = written, "rows inserted");
+    Ok(Outcome::done(format!("INSERT 0 {written}")))
+}
+
+async fn produce(relation: &StreamRelation, mut rows: SendableRecordBatchStream) -> Result<u64> {
+    let mut writer = relation.source.writer().await?;
+    while let Some(batch) = rows.next().await {
+        writer.write(&batch?).await.map_err(partly)?;
+    }
+    Ok(writer.finish().await.map_err(partly)?)
+}
+
+fn partly(e: tidewater_catalogs::Error) -> SqlError {
+    let e = SqlError::from(e);
+    let detail = "Records that were written before the error stay in the topic.";
+    let detail = e.detail.as_deref().map_or_else(|| detail.to_owned(), |d| format!("{d} {detail}"));
+    e.with_detail(detail)
+}
+
+async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
+    refuse_clauses(insert)?;
+    let TableObject::TableName(object) = &insert.table else {
+        return Err(SqlError::unsupported("INSERT INTO a function is not supported"));
+    };
+    let name = Name::from_object_name(object).ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
+    let shown = name.0.join(".");
+    let target = match relation::find(ctx.engine, ctx.settings, &name).await? {
+        None => {
+            let mut error = SqlError::undefined_table(&shown);
+            if let Some(ident) = object.0.first().and_then(|p| p.as_ident()) {
+                error.position = ctx.statement.position(ident.span.start);
+            }
+            return Err(error);
+        }
+        Some(Relation::System { .. }) => {
+            return Err(SqlError::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: \"{shown}\" belongs to the server"),
+            ));
+        }
+        Some(Relation::Table(table)) if table.info().name.catalog != DEFAULT_CATALOG => {
+            return Err(SqlError::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("permission denied: \"{shown}\" belongs to the server"),
+            ));
+        }
+        Some(Relation::Table(table)) => Target::Table(table),
+        Some(Relation::Stream(stream)) => Target::Stream(stream),
+    };
+    let all: Vec<FieldRef> = match &target {
+        Target::Table(table) => table.info().schema.fields().iter().cloned().collect(),
+        Target::Stream(stream) => stream
+            .definition
+            .spec
+            .columns
+            .iter()
+            .filter_map(|c| match c {
+                StreamColumn::Value(field) => Some(Arc::new(field.clone())),
+                StreamColumn::Metadata { .. } => None,
+            })
+            .collect(),
+    };
+    let mut columns = Vec::new();
+    if insert.columns.is_empty() {
+        columns.clone_from(&all);
+    } else {
+        let mut seen = HashSet::new();
+        for ident in &insert.columns {
+            let column = fold(ident);
+            if !seen.insert(column.clone()) {
+                return Err(SqlError::new(
+                    SqlState::DUPLICATE_COLUMN,
+                    format!("column \"{column}\" specified more than once"),
+                ));
+            }
+            match all.iter().find(|f| *f.name() == column) {
+                Some(field) => columns.push(field.clone()),
+                None => return Err(no_such_column(ctx, &target, &shown, &column, ident)),
+            }
+        }
+    }
+    for field in &all {
+        if !field.is_nullable() && !columns.iter().any(|c| c.name() == field.name()) {
+            return Err(null_in(field.name(), &shown));
+        }
+    }
+    let source = match &insert.source {
+        Some(source) => prepare_source(source, &mut columns)?,
+        None => {
+            return Err(SqlError::unsupported("INSERT … DEFAULT VALUES is not supported")
+                .with_hint("There are no defaults; give the values."));
+        }
+    };
+    let written = match &target {
+        Target::Table(table) => table.info().schema.clone(),
+        Target::Stream(_) => Arc::new(Schema::new(columns.clone())),
+    };
+    Ok(Checked { target, name: shown, columns, written, source })
+}
+
+fn refuse_clauses(insert: &Insert) -> Result<()> {
+    let clause = if insert.on.is_some() {
+        "ON CONFLICT"
+    } else if insert.returning.is_some() {
+        "RETURNING"
+    } else if insert.overwrite {
+        "INSERT OVERWRITE"
+    } else if insert.partitioned.is_some()
+        || insert.or.is_some()
+        || insert.ignore
+        || insert.replace_into
+        || insert.priority.is_some()
+        || insert.insert_alias.is_some()
+        || insert.settings.is_some()
+        || insert.format_clause.is_some()
+        || !insert.assignments.is_empty()
+        || !insert.after_columns.is_empty()
+    {
+        "this form of INSERT"
+    } else {
+        return Ok(());
+    };
+    Err(SqlError::unsupported(format!("{clause} is not supported yet"))
+        .with_hint("Write INSERT INTO table (columns) VALUES … or SELECT …."))
+}
+
+fn no_such_column(ctx: &StatementContext<'_>, target: &Target, table: &str, column: &str, ident: &Ident) -> SqlError {
+    let mut error = match target {
+        Target::Stream(s) if s.definition.visible().contains(&column) => SqlError::new(
+            SqlState("428C9"),
+            format!("cannot insert a non-DEFAULT value into column \"{column}\""),
+        )
+        .with_detail(format!("Column \"{column}\" is computed or comes with the record; it is not part of the value.")),
+        _ => SqlError::new(
+            SqlState::UNDEFINED_COLUMN,
+            format!("column \"{column}\" of relation \"{table}\" does not exist"),
+        ),
+    };
+    error.position = ctx.statement.position(ident.span.start);
+    error
+}
+
+fn null_in(column: &str, table: &str) -> SqlError {
+    SqlError::new(
+        SqlState::NOT_NULL_VIOLATION,
+        format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
+    )
+}
+
+fn too_many(expressions: bool) -> SqlError {
+    SqlError::syntax(if expressions {
+        "INSERT has more expressions than target columns"
+    } else {
+        "INSERT has more target columns than expressions"
+    })
+}
+
+/// The source with untyped literals in the types of their columns: a literal of VALUES takes the type of the column
+/// it goes to, not one that it would have to share with the other rows.
+fn prepare_source(source: &Query, columns: &mut Vec<FieldRef>) -> Result<Query> {
+    let mut source = source.clone();
+    let width = match source.body.as_ref() {
+        SetExpr::Values(values) => values.rows.first().map(Vec::len),
+        SetExpr::Select(select) => select_width(select),
+        _ => None,
+    };
+    if let Some(width) = width {
+        if width > columns.len() {
+            return Err(too_many(true));
+        }
+        // Without a column list, columns that are not reached stay null, as in PostgreSQL.
+    }
+    match source.body.as_mut() {
+        SetExpr::Values(values) => {
+            let width = values.rows.first().map_or(0, Vec::len);
+            for row in &mut values.rows {
+                if row.len() != width {
+                    return Err(SqlError::syntax("VALUES lists must all be the same length"));
+                }
+                for (cell, column) in row.iter_mut().zip(columns.iter()) {
+                    type_cell(cell, column.data_type())?;
+                }
+            }
+        }
+        SetExpr::Select(select) if select_width(select).is_some() => {
+            for (item, column) in select.projection.iter_mut().zip(columns.iter()) {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                    type_cell(expr, column.data_type())?;
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(source)
+}
+
+/// None where there is a wildcard.
+fn select_width(select: &Select) -> Option<usize> {
+    let plain = |i: &SelectItem| matches!(i, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+    select.projection.iter().all(plain).then_some(select.projection.len())
+}
+
+fn type_cell(cell: &mut ast::Expr, to: &DataType) -> Result<()> {
+    let literal = match cell {
+        ast::Expr::Value(v) => matches!(v.value, Value::SingleQuotedString(_) | Value::Null | Value::Placeholder(_)),
+        // DEFAULT: there are none, so it is null.
+        ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default") => {
+            *cell = ast::Expr::Value(Value::Null.into());
+            true
+        }
+        _ => false,
+    };
+    if !literal {
+        return Ok(());
+    }
+    if let Some(name) = type_name(to) {
+        let data_type = parse_type(&name)?;
+        let value = std::mem::replace(cell, ast::Expr::Value(Value::Null.into()));
+        *cell = ast::Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None };
+    }
+    Ok(())
+}
+
+/// Parameters that are cells take the types of their columns.
+fn parameter_types(checked: &Checked, given: &[Option<DataType>]) -> Result<Vec<Option<DataType>>> {
+    let mut types = given.to_vec();
+    types.resize(crate::plan::parameters(&checked.source)?.max(given.len()), None);
+    let mut see = |cell: &ast::Expr, to: &DataType| {
+        let inner = match cell {
+            ast::Expr::Cast { expr, .. } => expr.as_ref(),
+            other => other,
+        };
+        if let ast::Expr::Value(v) = inner
+            && let Value::Placeholder(name) = &v.value
+            && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+            && let Some(slot) = n.checked_sub(1).and_then(|i| types.get_mut(i))
+            && slot.is_none()
+        {
+            *slot = Some(to.clone());
+        }
+    };
+    match checked.source.body.as_ref() {
+        SetExpr::Values(values) => {
+            for row in &values.rows {
+                row.iter().zip(&checked.columns).for_each(|(cell, c)| see(cell, c.data_type()));
+            }
+        }
+        SetExpr::Select(select) if select_width(select).is_some() => {
+            for (item, column) in select.projection.iter().zip(&checked.columns) {
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                    see(expr, column.data_type());
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(types)
+}
+
+/// True where the source is VALUES, whose literals have no type of their own.
+fn is_values(source: &Query) -> bool {
+    struct Found(bool);
+    impl Visitor for Found {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            self.0 = matches!(query.body.as_ref(), SetExpr::Values(_));
+            ControlFlow::Break(())
+        }
+    }
+    let mut found = Found(false);
+    let _ = source.visit(&mut found);
+    found.0
+}
+
+/// The rows, in the columns and types that are written.
+async fn rows(
+    ctx: &StatementContext<'_>,
+    checked: &Checked,
+    types: &[Option<DataType>],
+) -> Result<SendableRecordBatchStream> {
+    let mut planned = Planner::new(ctx, Purpose::Execute).query(&checked.source, types, Some(ctx.params)).await?;
+    let schema = planned.plan.schema().clone();
+    let given = schema.fields().len();
+    if given > checked.columns.len() {
+        return Err(too_many(true));
+    }
+    // A column list must be filled; without one the first columns are meant.
+    if given < checked.columns.len() && checked.explicit(ctx) {
+        return Err(too_many(false));
+    }
+    let values = is_values(&checked.source);
+    let mut exprs = Vec::with_capacity(checked.written.fields().len());
+    for field in checked.written.fields() {
+        let at = checked.columns.iter().position(|c| c.name() == field.name()).filter(|at| *at < given);
+        let expr = match at {
+            Some(at) => {
+                let column = Expr::Column(schema.columns()[at].clone());
+                let literal = values && matches!(schema.field(at).data_type(), DataType::Null);
+                if literal {
+                    lit(ScalarValue::try_from(field.data_type())?)
+                } else {
+                    assign::to_type(column, schema.as_ref(), field.data_type(), field.name())?
+                }
+            }
+            None if field.is_nullable() => lit(ScalarValue::try_from(field.data_type())?),
+            None => return Err(null_in(field.name(), &checked.name)),
+        };
+        exprs.push(expr.alias(field.name()));
+    }
+    planned.plan = LogicalPlanBuilder::from(planned.plan).project(exprs)?.build()?;
+    let optimized = planned.optimized_as_is()?;
+    let physical = planned.physical(&optimized).await?;
+    let stream = run::start(ctx, physical, planned.state.task_ctx(), nullable(&checked.written));
+    Ok(fit(stream, checked.written.clone(), checked.name.clone()))
+}
+
+impl Checked {
+    fn explicit(&self, ctx: &StatementContext<'_>) -> bool {
+        matches!(&ctx.statement.statement, crate::Statement::Sql(sql)
+            if matches!(sql.as_ref(), ast::Statement::Insert(i) if !i.columns.is_empty()))
+    }
+}
+
+fn nullable(schema: &SchemaRef) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+}
+
+/// Batches under the schema that is written; a null where there must be none ends the statement, before anything is
+/// committed.
+pub(super) fn fit(rows: SendableRecordBatchStream, schema: SchemaRef, table: String) -> SendableRecordBatchStream {
+    let to = schema.clone();
+    let stream = rows.map(move |batch| {
+        let batch = batch?;
+        for (column, field) in batch.columns().iter().zip(to.fields()) {
+            if !field.is_nullable() && column.logical_null_count() > 0 {
+                return Err(DataFusionError::from(null_in(field.name(), &table)));
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        Ok(RecordBatch::try_new_with_options(to.clone(), batch.columns().to_vec(), &options)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}

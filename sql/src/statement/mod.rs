@@ -1,0 +1,178 @@
+//! One file per statement. The match in [`execute`] is the table of contents of the product.
+
+mod connection;
+mod create_table;
+mod describe;
+mod drop;
+mod explain;
+mod flow;
+mod insert;
+mod schema;
+mod secret;
+mod select;
+mod set;
+mod show;
+mod stream;
+mod streaming_table;
+mod transaction;
+
+use arrow::datatypes::DataType;
+use sqlparser::ast;
+
+use crate::dialect::Statement;
+use crate::error::Result;
+use crate::session::{Outcome, Prepared, ResultColumn, SessionState, StatementContext};
+use crate::{SqlError, SqlState};
+
+pub(crate) use flow::FlowPlanner;
+pub(crate) use stream::stream_definition;
+
+/// Statements on the session itself: settings and transactions. None for all others.
+pub(crate) fn session_statement(state: &mut SessionState<'_>, sql: &ast::Statement) -> Result<Option<Outcome>> {
+    use ast::Statement as S;
+    match sql {
+        S::Set(set) => set::set(state, set).map(Some),
+        S::Reset(reset) => set::reset(state, reset).map(Some),
+        S::StartTransaction { .. }
+        | S::Commit { .. }
+        | S::Rollback { .. }
+        | S::Savepoint { .. }
+        | S::ReleaseSavepoint { .. } => transaction::run(state, sql).map(Some),
+        S::Discard { object_type } => transaction::discard(state, object_type).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// True for what a failed block still takes.
+pub(crate) fn ends_block(statement: &Statement) -> bool {
+    matches!(statement, Statement::Sql(sql)
+        if matches!(**sql, ast::Statement::Commit { .. } | ast::Statement::Rollback { .. }))
+}
+
+/// Types of parameters and result columns.
+pub(crate) async fn describe(
+    ctx: &StatementContext<'_>,
+    param_types: &[Option<DataType>],
+) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
+    let none = Ok((Vec::new(), None));
+    match &ctx.statement.statement {
+        Statement::Sql(sql) => match sql.as_ref() {
+            ast::Statement::Query(query) => select::describe(ctx, query, param_types).await,
+            ast::Statement::Insert(insert) => insert::describe(ctx, insert, param_types).await,
+            ast::Statement::ShowVariable { variable } => set::describe_show(ctx, variable),
+            _ => none,
+        },
+        Statement::Show(what) => Ok((Vec::new(), Some(show::show_columns(what)))),
+        Statement::ShowCreate(_) => Ok((Vec::new(), Some(show::show_create_columns()))),
+        Statement::Describe(what) => Ok((Vec::new(), Some(describe::describe_columns(what)))),
+        Statement::DescribeInferred(_) => Ok((Vec::new(), Some(describe::describe_inferred_columns()))),
+        Statement::Explain(_) => Ok((Vec::new(), Some(explain::columns()))),
+        _ => none,
+    }
+}
+
+/// Runs everything but [`session_statement`]s.
+pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> Result<Outcome> {
+    let statement = &ctx.statement.statement;
+    refuse_write(ctx, statement)?;
+    match statement {
+        Statement::Sql(sql) => match sql.as_ref() {
+            ast::Statement::Query(query) => select::execute(ctx, query, prepared).await,
+            ast::Statement::Insert(insert) => insert::execute(ctx, insert, prepared).await,
+            ast::Statement::ShowVariable { variable } => set::show(ctx, variable),
+            ast::Statement::Deallocate { .. } => Ok(Outcome::done("DEALLOCATE")),
+            other => Err(refused(other)),
+        },
+        Statement::CreateTable(create) => create_table::create_table(ctx, create).await,
+        Statement::CreateSchema(create) => schema::create_schema(ctx, create).await,
+        Statement::CreateSecret(create) => secret::create_secret(ctx, create).await,
+        Statement::AlterSecret(alter) => secret::alter_secret(ctx, alter).await,
+        Statement::CreateConnection(create) => connection::create_connection(ctx, create).await,
+        Statement::AlterConnection(alter) => connection::alter_connection(ctx, alter).await,
+        Statement::ValidateConnection(name) => connection::validate_connection(ctx, name).await,
+        Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
+        Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
+        Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
+        Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
+        Statement::Show(what) => show::show(ctx, what).await,
+        Statement::ShowCreate(what) => show::show_create(ctx, what).await,
+        Statement::Describe(what) => describe::describe(ctx, what).await,
+        Statement::DescribeInferred(what) => describe::describe_inferred(ctx, what).await,
+        Statement::Explain(what) => explain::explain(ctx, what).await,
+    }
+}
+
+/// There is no undo yet, so a block takes no write: one that stayed behind a ROLLBACK would be a wrong answer.
+fn refuse_write(ctx: &StatementContext<'_>, statement: &Statement) -> Result<()> {
+    let Some(what) = writes(statement) else { return Ok(()) };
+    if ctx.settings.read_only(ctx.in_block) {
+        return Err(SqlError::new(
+            SqlState::READ_ONLY_TRANSACTION,
+            format!("cannot execute {what} in a read-only transaction"),
+        ));
+    }
+    if ctx.in_block {
+        return Err(SqlError::unsupported(format!("{what} cannot run inside a transaction block"))
+            .with_detail("Each writing statement commits by itself; it could not be rolled back.")
+            .with_hint("Run it outside of BEGIN … COMMIT (in drivers: with autocommit on)."));
+    }
+    Ok(())
+}
+
+fn writes(statement: &Statement) -> Option<&'static str> {
+    Some(match statement {
+        Statement::Sql(sql) if matches!(**sql, ast::Statement::Insert(_)) => "INSERT",
+        Statement::Sql(_)
+        | Statement::ValidateConnection(_)
+        | Statement::Show(_)
+        | Statement::ShowCreate(_)
+        | Statement::Describe(_)
+        | Statement::DescribeInferred(_)
+        | Statement::Explain(_) => return None,
+        Statement::CreateTable(_) => "CREATE TABLE",
+        Statement::CreateSchema(_) => "CREATE SCHEMA",
+        Statement::CreateSecret(_) => "CREATE SECRET",
+        Statement::AlterSecret(_) => "ALTER SECRET",
+        Statement::CreateConnection(_) => "CREATE CONNECTION",
+        Statement::AlterConnection(_) => "ALTER CONNECTION",
+        Statement::CreateStream(_) => "CREATE STREAM",
+        Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
+        Statement::AlterFlow(_) => "ALTER FLOW",
+        Statement::Drop(_) => "DROP",
+    })
+}
+
+/// 0A000 for PostgreSQL's statements that are understood and not done.
+fn refused(statement: &ast::Statement) -> SqlError {
+    use ast::Statement as S;
+    let (what, hint) = match statement {
+        S::Update(_) => ("UPDATE", "Rows can be appended with INSERT and read back; write a new table with CREATE TABLE … AS SELECT."),
+        S::Delete(_) => ("DELETE", "Keep the rows you want with CREATE TABLE … AS SELECT … WHERE …."),
+        S::Merge(_) => ("MERGE", "Append with INSERT … SELECT, and pick the last row per key when reading."),
+        S::Truncate(_) => ("TRUNCATE", "Drop the table and create it again."),
+        S::CreateView(_) => ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS."),
+        S::CreateTable(t) if t.temporary => ("CREATE TEMPORARY TABLE", "Leave out TEMPORARY and drop the table afterwards."),
+        S::CreateTable(_) => ("this form of CREATE TABLE", "Write CREATE TABLE name (column type, …) or CREATE TABLE name AS SELECT …."),
+        S::AlterTable(_) => ("ALTER TABLE", "Create a new table with the columns you need and fill it with INSERT … SELECT."),
+        S::CreateIndex(_) => ("CREATE INDEX", "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool."),
+        S::CreateFunction(_) => ("CREATE FUNCTION", "Write the expression into the query."),
+        S::Copy { .. } => ("COPY", "Use INSERT … VALUES, or produce the rows to a stream."),
+        S::Declare { .. } | S::Fetch { .. } | S::Close { .. } => {
+            ("a cursor", "Let the driver fetch in portions: it does so with the extended protocol.")
+        }
+        S::Prepare { .. } | S::Execute { .. } => ("PREPARE in SQL", "Drivers prepare statements with the extended protocol."),
+        S::Grant(_) | S::Revoke(_) | S::CreateRole(_) | S::AlterRole { .. } | S::CreateUser(_) => {
+            ("access control", "There is one user yet; its password is a setting of the server.")
+        }
+        S::LISTEN { .. } | S::UNLISTEN { .. } | S::NOTIFY { .. } => ("LISTEN and NOTIFY", "Poll with SELECT."),
+        S::Call(_) => ("CALL", "There are no procedures yet."),
+        S::Comment { .. } => ("COMMENT", "Give COMMENT '…' in CREATE STREAMING TABLE."),
+        S::Vacuum(_) | S::Analyze(_) => ("VACUUM and ANALYZE", "Tables are maintained by their flows; there is nothing to do by hand."),
+        S::CreateDatabase { .. } => ("CREATE DATABASE", "There is one database, lake; divide it with CREATE SCHEMA."),
+        _ => {
+            let first: String = statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+            return SqlError::unsupported(format!("{first} is not supported"));
+        }
+    };
+    SqlError::unsupported(format!("{what} is not supported yet")).with_hint(hint)
+}
