@@ -163,8 +163,8 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Makes the file durable, name included. Blocks.
-    pub fn finish(self) -> Result<()> {
+    /// Makes what was written durable, name included. Blocks.
+    pub fn finish(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| error::io("write file", &self.path, e))?;
         self.path.parent().map_or(Ok(()), sync_directory)
     }

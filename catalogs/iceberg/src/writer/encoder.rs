@@ -171,8 +171,7 @@ impl Encoder {
     fn close(&mut self, mut file: OpenFile) -> Result<()> {
         let footer = file.writer.finish().map_err(|e| encode_error(&file.location, e))?;
         let size_bytes = file.writer.bytes_written() as u64;
-        let sink = file.writer.into_inner().map_err(|e| encode_error(&file.location, e))?;
-        sink.finish()?;
+        file.writer.inner().finish()?;
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
         let entry = data_file(Finished {
             schema: &self.schema,
