@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewater_sql::{SqlError, TransactionStatus};
+use tidewater_sql::{Outcome, SqlError, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -13,8 +13,9 @@ use super::cancel::Signal;
 use super::encode::{Format, SessionTz};
 use super::frame::{Inbox, Message};
 use super::outbox::Outbox;
-use super::port::Port;
-use super::portal::{Portal, Statement};
+use super::port::{Deallocate, Port};
+use super::portal::{Portal, Statement, no_statement};
+use super::rows::Cursor;
 use super::types::error;
 use super::{PgConfig, metrics};
 
@@ -238,36 +239,38 @@ where
             return Err(error("42P02", "there is no parameter $1").into());
         }
         let outcome = watched(inbox, signal, &token, shutdown, session.execute(&prepared, Vec::new())).await??;
-        self.simple_outcome(outcome, &token).await
-    }
-
-    async fn simple_outcome(&mut self, outcome: tidewater_sql::Outcome, token: &CancellationToken) -> Result<(), Fail> {
-        use tidewater_sql::Outcome;
         match outcome {
             Outcome::Rows { columns, stream, tag } => {
                 let formats = vec![Format::Text; columns.len()];
                 self.out.row_description(&columns, &formats)?;
-                let mut cursor = super::rows::Cursor::new(columns, formats, stream, tag);
-                self.pump(&mut cursor, usize::MAX, token).await?;
+                let mut cursor = Cursor::new(columns, formats, stream, tag);
+                self.pump(&mut cursor, usize::MAX, &token).await?;
             }
-            Outcome::Done { tag } => {
-                self.put_notices();
-                self.finished(&tag);
-                self.out.command_complete(&tag);
-            }
+            Outcome::Done { tag } => self.done(&prepared, tag)?,
             Outcome::Empty => self.out.empty_query(),
         }
         Ok(())
     }
 
-    /// What a statement's end means for the statements kept here.
-    pub fn finished(&mut self, tag: &str) {
-        if matches!(tag, "DEALLOCATE ALL" | "DISCARD ALL") {
-            self.statements.clear();
+    /// The end of a statement without rows, and what it means for the statements and portals that are kept here.
+    pub fn done(&mut self, prepared: &S::Prepared, mut tag: String) -> Result<(), SqlError> {
+        match S::deallocates(prepared) {
+            Some(Deallocate::All) => {
+                self.statements.clear();
+                "DEALLOCATE ALL".clone_into(&mut tag);
+            }
+            Some(Deallocate::One(name)) => {
+                self.statements.remove(&name).ok_or_else(|| no_statement(&name))?;
+            }
+            None if tag == "DISCARD ALL" => {
+                self.statements.clear();
+                self.portals.clear();
+            }
+            None => {}
         }
-        if matches!(tag, "CLOSE CURSOR ALL" | "DISCARD ALL") {
-            self.portals.clear();
-        }
+        self.put_notices();
+        self.out.command_complete(&tag);
+        Ok(())
     }
 }
 

@@ -161,7 +161,7 @@ fn decimal<T>(text: &str, precision: u8, scale: i8, narrow: impl Fn(i256) -> Opt
     let mut value = i256::ZERO;
     let ten = i256::from_i128(10);
     if significant > 0 {
-        if shift < 0 || shift > 76 {
+        if !(0..=76).contains(&shift) {
             return Err(too_long());
         }
         for digit in all().take(significant) {

@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast;
 use tidewater_sql::{
-    Engine, Login, Notice, Outcome, ParsedStatement, Prepared, ResultColumn, Session, SqlError, TransactionStatus,
+    Engine, Login, Notice, Outcome, ParsedStatement, Prepared, ResultColumn, Session, SqlError, Statement,
+    TransactionStatus,
 };
 
 pub(super) trait Backend: Send + Sync + 'static {
     type Session: Port;
     fn open(&self, login: Login) -> Result<Self::Session, SqlError>;
+}
+
+/// Which prepared statements DEALLOCATE means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Deallocate {
+    All,
+    One(String),
 }
 
 /// One session; the methods are those of [`Session`].
@@ -31,6 +40,8 @@ pub(super) trait Port: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Outcome, SqlError>> + Send;
     fn params(prepared: &Self::Prepared) -> &[DataType];
     fn columns(prepared: &Self::Prepared) -> Option<&[ResultColumn]>;
+    /// Set for DEALLOCATE: the statements it names are kept by the protocol.
+    fn deallocates(prepared: &Self::Prepared) -> Option<Deallocate>;
     /// Cancels what runs in the session at the time of the call.
     fn canceller(&self) -> Box<dyn Fn() + Send + Sync>;
     fn status(&self) -> TransactionStatus;
@@ -76,6 +87,16 @@ impl Port for Session {
 
     fn columns(prepared: &Prepared) -> Option<&[ResultColumn]> {
         prepared.columns.as_deref()
+    }
+
+    fn deallocates(prepared: &Prepared) -> Option<Deallocate> {
+        let Statement::Sql(statement) = &prepared.statement.statement else { return None };
+        let ast::Statement::Deallocate { name, .. } = statement.as_ref() else { return None };
+        Some(match name.quote_style {
+            Some(_) => Deallocate::One(name.value.clone()),
+            None if name.value.eq_ignore_ascii_case("all") => Deallocate::All,
+            None => Deallocate::One(name.value.to_lowercase()),
+        })
     }
 
     fn canceller(&self) -> Box<dyn Fn() + Send + Sync> {

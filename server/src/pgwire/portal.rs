@@ -206,9 +206,7 @@ where
                 Ok(Some(Box::new(Cursor::new(columns, formats.to_vec(), stream, tag))))
             }
             Outcome::Done { tag } => {
-                self.put_notices();
-                self.finished(&tag);
-                self.out.command_complete(&tag);
+                self.done(prepared, tag)?;
                 Ok(None)
             }
             Outcome::Empty => {
@@ -249,7 +247,7 @@ fn spread(codes: &[i16], count: usize, what: &str) -> Result<Vec<Format>, SqlErr
     }
 }
 
-fn no_statement(name: &str) -> SqlError {
+pub(super) fn no_statement(name: &str) -> SqlError {
     match name {
         "" => error("26000", "unnamed prepared statement does not exist"),
         name => error("26000", format!("prepared statement \"{name}\" does not exist")),

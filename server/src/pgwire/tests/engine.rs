@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tidewater_sql::{Login, Notice, Outcome, ResultColumn, RowsTag, SqlError, TransactionStatus};
 use tokio_util::sync::CancellationToken;
 
-use crate::pgwire::port::{Backend, Port};
+use crate::pgwire::port::{Backend, Deallocate, Port};
 use crate::pgwire::types::error;
 
 #[derive(Default)]
@@ -229,6 +229,13 @@ impl Port for FakeSession {
 
     fn columns(prepared: &FakePrepared) -> Option<&[ResultColumn]> {
         prepared.columns.as_deref()
+    }
+
+    fn deallocates(prepared: &FakePrepared) -> Option<Deallocate> {
+        match prepared.text.strip_prefix("do DEALLOCATE ")? {
+            "ALL" => Some(Deallocate::All),
+            name => Some(Deallocate::One(name.to_owned())),
+        }
     }
 
     fn canceller(&self) -> Box<dyn Fn() + Send + Sync> {

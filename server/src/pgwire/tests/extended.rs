@@ -121,6 +121,12 @@ async fn names_are_kept_apart_and_bounded() {
     assert_eq!(first(client.ask(&[parse("", "rows 1; rows 1", &[]), sync()]).await), "42601");
     let twice = [bind("p", "c", &[], &[], TEXT), bind("p", "c", &[], &[], TEXT), sync()];
     assert_eq!(kinds(&client.ask(&twice).await), "2EZ");
+    client.ask(&[parse("b2", "rows 1", &[]), sync()]).await;
+    assert_eq!(first(client.ask(&[query("do DEALLOCATE b")]).await), "C");
+    assert_eq!(first(client.ask(&[query("do DEALLOCATE b")]).await), "26000");
+    assert_eq!(client.ask(&[query("do DEALLOCATE ALL")]).await[0].tag(), "DEALLOCATE ALL");
+    assert_eq!(first(client.ask(&[describe(b'S', "c"), sync()]).await), "26000");
+    assert_eq!(first(client.ask(&[parse("c", "rows 1", &[]), sync()]).await), "1");
     client.ask(&[query("do DISCARD ALL")]).await;
     assert_eq!(first(client.ask(&[describe(b'S', "c"), sync()]).await), "26000");
 }
