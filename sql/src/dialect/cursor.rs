@@ -1,0 +1,201 @@
+use sqlparser::ast::{self, DataType, Expr, Query};
+use sqlparser::keywords::Keyword;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+
+use super::DIALECT;
+use super::ast::{Name, fold};
+use super::errors::{self, At};
+use super::text;
+
+/// Nested expressions and subqueries; sqlparser's own default refuses what tools write.
+const MAX_DEPTH: usize = 128;
+
+/// Reads one statement. Words are compared without case and only where they are not quoted, so that none of ours
+/// has to be a keyword of sqlparser.
+pub(super) struct Cursor<'a> {
+    parser: Parser<'static>,
+    source: &'a str,
+    tokens: Vec<TokenWithSpan>,
+    /// Strings of this statement must not be repeated in errors.
+    pub secret: bool,
+}
+
+pub(super) type Parsed<T> = Result<T, Box<At>>;
+
+impl<'a> Cursor<'a> {
+    pub fn new(source: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
+        let mut fed = tokens.clone();
+        // sqlparser wants the semicolon before the data of COPY … FROM STDIN.
+        if matches!(fed.first().map(|t| &t.token), Some(Token::Word(w)) if w.keyword == Keyword::COPY) {
+            fed.push(TokenWithSpan::wrap(Token::SemiColon));
+        }
+        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(fed);
+        Self { parser, source, tokens, secret: false }
+    }
+
+    /// The unquoted word `n` tokens ahead.
+    fn word(&self, n: usize) -> Option<&str> {
+        match &self.parser.peek_nth_token_ref(n).token {
+            Token::Word(w) if w.quote_style.is_none() => Some(w.value.as_str()),
+            _ => None,
+        }
+    }
+
+    pub fn is_at(&self, n: usize, word: &str) -> bool {
+        self.word(n).is_some_and(|w| w.eq_ignore_ascii_case(word))
+    }
+
+    /// Whether these words come next.
+    pub fn sees(&self, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(n, w)| self.is_at(n, w))
+    }
+
+    pub fn sees_at(&self, from: usize, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(n, w)| self.is_at(from + n, w))
+    }
+
+    pub fn eat(&mut self, words: &[&str]) -> bool {
+        let found = self.sees(words);
+        if found {
+            for _ in words {
+                self.parser.advance_token();
+            }
+        }
+        found
+    }
+
+    pub fn expect(&mut self, words: &[&str]) -> Parsed<()> {
+        for word in words {
+            if !self.eat(&[word]) {
+                return Err(self.unexpected(word));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn token(&self, n: usize) -> &Token {
+        &self.parser.peek_nth_token_ref(n).token
+    }
+
+    pub fn eat_token(&mut self, token: &Token) -> bool {
+        self.parser.consume_token(token)
+    }
+
+    pub fn expect_token(&mut self, token: &Token) -> Parsed<()> {
+        if self.eat_token(token) { Ok(()) } else { Err(self.unexpected(&format!("\"{token}\""))) }
+    }
+
+    pub fn advance(&mut self) {
+        self.parser.advance_token();
+    }
+
+    pub fn at_end(&self) -> bool {
+        matches!(self.token(0), Token::EOF)
+    }
+
+    pub fn location(&self) -> Location {
+        self.parser.peek_token_ref().span.start
+    }
+
+    /// A syntax error at the next token.
+    pub fn unexpected(&self, expected: &str) -> Box<At> {
+        errors::syntax_error(self.source, self.parser.peek_token_ref(), expected, self.secret)
+    }
+
+    /// An error at the next token.
+    pub fn fail(&self, error: crate::SqlError) -> Box<At> {
+        At::new(error, self.location())
+    }
+
+    pub fn expect_end(&mut self) -> Parsed<()> {
+        if self.at_end() { Ok(()) } else { Err(self.unexpected("")) }
+    }
+
+    fn with<T>(&mut self, f: impl FnOnce(&mut Parser<'static>) -> Result<T, ParserError>) -> Parsed<T> {
+        f(&mut self.parser).map_err(|e| errors::from_parser(e, self.source, &self.tokens, self.secret))
+    }
+
+    pub fn ident(&mut self) -> Parsed<String> {
+        if !matches!(self.token(0), Token::Word(_)) {
+            return Err(self.unexpected("a name"));
+        }
+        self.with(|p| p.parse_identifier()).map(|i| fold(&i))
+    }
+
+    /// A name of at most three parts.
+    pub fn name(&mut self) -> Parsed<Name> {
+        let location = self.location();
+        let mut parts = vec![self.ident()?];
+        while self.eat_token(&Token::Period) {
+            parts.push(self.ident()?);
+        }
+        if parts.len() > 3 || parts.iter().any(String::is_empty) {
+            let e = errors::error(errors::SYNTAX, "improper qualified name (too many dotted names)");
+            return Err(At::new(e, location));
+        }
+        Ok(Name(parts))
+    }
+
+    /// A name without dots.
+    pub fn bare_name(&mut self) -> Parsed<Name> {
+        let name = self.ident()?;
+        if matches!(self.token(0), Token::Period) {
+            return Err(self.unexpected(""));
+        }
+        Ok(Name::bare(name))
+    }
+
+    pub fn string(&mut self) -> Parsed<String> {
+        if !matches!(
+            self.token(0),
+            Token::SingleQuotedString(_)
+                | Token::DollarQuotedString(_)
+                | Token::EscapedStringLiteral(_)
+                | Token::UnicodeStringLiteral(_)
+        ) {
+            return Err(self.unexpected("a string"));
+        }
+        match self.parser.next_token().token {
+            Token::SingleQuotedString(s) | Token::EscapedStringLiteral(s) | Token::UnicodeStringLiteral(s) => Ok(s),
+            Token::DollarQuotedString(s) => Ok(s.value),
+            _ => Err(self.unexpected("a string")),
+        }
+    }
+
+    pub fn expr(&mut self) -> Parsed<Expr> {
+        self.with(Parser::parse_expr)
+    }
+
+    /// An expression and its text as it was written.
+    pub fn expr_with_text(&mut self) -> Parsed<(Expr, String)> {
+        let start = self.location();
+        let expr = self.expr()?;
+        Ok((expr, self.text_since(start)))
+    }
+
+    /// What was written from `start` to the token that was read last.
+    pub fn text_since(&self, start: Location) -> String {
+        // Having looked ahead and gone back, the parser may stand behind blanks or a comment.
+        let read = self.tokens.get(..=self.parser.get_current_index()).unwrap_or(&self.tokens);
+        let last = read.iter().rfind(|t| !matches!(t.token, Token::Whitespace(_)));
+        let end = last.map_or(start, |t| t.span.end);
+        text::slice(self.source, sqlparser::tokenizer::Span::new(start, end)).to_string()
+    }
+
+    pub fn data_type(&mut self) -> Parsed<DataType> {
+        self.with(Parser::parse_data_type)
+    }
+
+    pub fn query(&mut self) -> Parsed<Box<Query>> {
+        self.with(Parser::parse_query)
+    }
+
+    pub fn table_columns(&mut self) -> Parsed<(Vec<ast::ColumnDef>, Vec<ast::TableConstraint>)> {
+        self.with(Parser::parse_columns)
+    }
+
+    pub fn sql_statement(&mut self) -> Parsed<ast::Statement> {
+        self.with(Parser::parse_statement)
+    }
+}

@@ -1,0 +1,44 @@
+//! Text → statements.
+//!
+//! ```text
+//!   text ──tokens──► split at ';' ──► markers: FROM STREAM x → FROM STREAM(x)
+//!                                       │
+//!                                       ├── ours, by its first words ──► own grammar (create, alter, look)
+//!                                       └── all else ──────────────────► sqlparser, PostgreSQL dialect
+//! ```
+//!
+//! The three types to know: [`ParsedStatement`], [`Statement`] and [`Options`]. All our words stay usable as
+//! names. What the dialect defines and this version does not run is refused with 0A000 here, never as a syntax
+//! error; a foreign spelling is refused with its translation in the hint.
+
+mod alter;
+mod ast;
+mod create;
+mod cursor;
+mod display;
+mod errors;
+mod look;
+mod markers;
+mod options;
+mod refusals;
+mod split;
+mod stream_options;
+mod text;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use ast::*;
+pub(crate) use display::{partition_field_text, write_clauses};
+pub use display::{quote_ident, quote_text};
+pub use markers::stream_marker;
+pub use options::{OptionValue, Options};
+pub(crate) use options::{known as known_option, list};
+pub use split::parse;
+pub(crate) use split::{parse_stored, parse_type};
+pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
+pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};
+
+/// The parts of the grammar that expressions and queries share with PostgreSQL.
+pub(crate) static DIALECT: sqlparser::dialect::PostgreSqlDialect = sqlparser::dialect::PostgreSqlDialect {};
