@@ -1,7 +1,8 @@
 //! The checkpoint object: all that the next run of a flow needs to know, written before the commit that names it.
 //!
-//! It lies outside every table's location, under `_streaming/<flow>/ckpt/<seq>-<commit uuid>.json`, where other
-//! engines' orphan removal does not look. It never changes; the anchor carries its path and hash.
+//! It is `<flow>/ckpt/<seq>-<commit uuid>.json` in the blob store, which keeps it under `_streaming/` of the warehouse,
+//! outside every table's location, where other engines' orphan removal does not look. It never changes; the anchor
+//! carries its path and hash.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -180,7 +181,7 @@ struct Head {
 }
 
 pub(crate) fn prefix(flow: Uuid) -> String {
-    format!("_streaming/{flow}/ckpt/")
+    format!("{flow}/ckpt/")
 }
 
 /// Number of the trigger in a checkpoint's path, whatever stands before the file name.

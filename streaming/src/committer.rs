@@ -174,7 +174,7 @@ impl Committer {
             Finish::TableGone => Err(Failure::table_gone(self.label)),
             Finish::Rejected => {
                 let e = refusal.unwrap_or_else(|| Error::internal("a commit was refused without a reason"));
-                Err(Failure::from(e.with_context("seq", request.seq)))
+                Err(Failure::refused(e.with_context("seq", request.seq)))
             }
         }
     }

@@ -38,14 +38,21 @@ impl Failure {
         Self { code: "TABLE_GONE", domain: ErrorDomain::User, restarts: false, error: Box::new(error) }
     }
 
-    /// A record that the query cannot digest. Reading it again gives the same, so a person must look.
-    pub(crate) fn of_query(error: Error) -> Self {
+    /// A record that cannot be read, or that the query or the table cannot take. Trying again gives the same, so a
+    /// person must look.
+    pub(crate) fn of_record(error: Error) -> Self {
         match error.kind() {
             ErrorKind::InvalidInput | ErrorKind::DataCorrupt => {
                 Self { code: "POISON", domain: ErrorDomain::User, restarts: false, error: Box::new(error) }
             }
             _ => error.into(),
         }
+    }
+
+    /// The catalog or the table refuses the commit, and would refuse it again.
+    pub(crate) fn refused(error: Error) -> Self {
+        let restarts = error.kind() == ErrorKind::Internal;
+        Self { code: "COMMIT_REFUSED", domain: ErrorDomain::External, restarts, error: Box::new(error) }
     }
 
     pub(crate) fn checkpoint(error: Error) -> Self {
@@ -72,7 +79,7 @@ impl From<Error> for Failure {
         let (code, domain, restarts) = match error.kind() {
             ErrorKind::DataLoss => ("DATA_LOSS", External, false),
             ErrorKind::SourceReplaced => ("TOPIC_REPLACED", External, false),
-            ErrorKind::DataCorrupt => ("POISON", User, false),
+            ErrorKind::DataCorrupt => ("DATA_CORRUPT", External, false),
             ErrorKind::InvalidInput => ("INVALID_INPUT", User, false),
             ErrorKind::NotFound => ("NOT_FOUND", User, false),
             ErrorKind::AlreadyExists => ("ALREADY_EXISTS", User, false),

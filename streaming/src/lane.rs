@@ -152,7 +152,9 @@ impl Lane {
             on_error: self.setup.on_error,
             buffer_bytes: self.setup.reader_bytes,
         };
-        self.reader = Some(self.setup.source.open(request).await?);
+        // Cuts wait while this does.
+        let opened = timeout(self.setup.env.settings.load_timeout, self.setup.source.open(request)).await;
+        self.reader = Some(opened.unwrap_or_else(|_| Err(Error::unavailable("the broker did not answer in time")))?);
         Ok(())
     }
 
@@ -210,7 +212,7 @@ impl Lane {
         if decoded > 0 {
             let rows = batch.rows.clone();
             let applied = self.query.apply(rows).await;
-            let batches = applied.map_err(|e| Failure::of_query(blame(e, &batch)))?;
+            let batches = applied.map_err(|e| Failure::of_record(blame(e, &batch)))?;
             for output in batches.into_iter().filter(|b| b.num_rows() > 0) {
                 out += output.num_rows() as u64;
                 let writer = match &mut self.cut.writer {
@@ -220,7 +222,7 @@ impl Lane {
                         slot.insert(CountedWriter::new(writer, &self.setup.memory))
                     }
                 };
-                writer.write(output).await?;
+                writer.write(output).await.map_err(|e| Failure::of_record(blame(e, &batch)))?;
             }
         }
         if let Some(letters) = batch.dead_letters.as_ref().filter(|_| dead > 0) {
@@ -271,15 +273,18 @@ impl Lane {
                 self.wait_out(&e);
                 Ok(())
             }
-            _ => Err(e.into()),
+            _ => Err(Failure::of_record(e)),
         }
     }
 
-    /// The reader stays: it may be asked again.
+    /// The reader is asked once more; after that a new one is opened, as the old one may be done for.
     fn wait_out(&mut self, e: &Error) {
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(flow = %self.setup.flow, error = %e, failures = self.failures, "topic does not answer");
         self.setup.status.trouble(e, self.setup.env.now_ms());
+        if self.failures > 1 {
+            self.reader = None;
+        }
         let s = &self.setup.env.settings;
         let pause = self.setup.env.back_off(self.failures, s.retry_min, s.retry_max);
         self.retry_at = Some(Instant::now() + pause.max(Duration::from_millis(1)));

@@ -97,7 +97,7 @@ impl<'a> Publisher<'a> {
             return Err(Error::internal("a trigger came out of order").with_context("seq", open.seq).into());
         }
         let (staged_rows, dead_rows) = (files.rows(), dead.rows());
-        let entry = (!dead.files.is_empty()).then(|| OutboxEntry { seq: open.seq, files: dead });
+        let entry = (!dead.files.is_empty()).then_some(OutboxEntry { seq: open.seq, files: dead });
         let mut outbox = self.outbox.entries();
         outbox.extend(entry.clone());
         let checkpoint = Checkpoint {

@@ -130,9 +130,10 @@ impl Supervisor {
     /// Drains the flow and lets go of it. Its dead letters are in their table when this returns, unless that cannot
     /// be reached, which is logged. Call it before the table is dropped.
     pub async fn stop(&self, id: Uuid) -> Result<()> {
-        self.order(id, Order::Stop { settle: true }, self.inner.env.settings.drain_deadline).await?;
+        let done = self.order(id, Order::Stop { settle: true }, self.inner.env.settings.drain_deadline).await;
+        // Answered or not, its keeper has ended.
         self.inner.flows.lock().remove(&id);
-        Ok(())
+        done
     }
 
     /// Drains all flows at once; those that do not make it in time are cut off, which loses nothing.

@@ -585,6 +585,7 @@ impl StreamSource for TopicSource {
     async fn open(&self, request: ReadRequest) -> Result<Box<dyn StreamReader>> {
         Ok(Box::new(TopicReader {
             topic: Arc::clone(&self.0),
+            broken: false,
             at: request.from.0,
             on_error: request.on_error,
             last: -1,
@@ -600,6 +601,8 @@ impl StreamSource for TopicSource {
 
 struct TopicReader {
     topic: Arc<Topic>,
+    /// Once it has failed it says nothing else.
+    broken: bool,
     at: BTreeMap<i32, i64>,
     on_error: OnError,
     /// Partitions take turns.
@@ -610,6 +613,9 @@ struct TopicReader {
 impl StreamReader for TopicReader {
     async fn next(&mut self) -> Result<ReadBatch> {
         if self.topic.unreachable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            self.broken = true;
+        }
+        if self.broken {
             return Err(Error::unavailable("no broker"));
         }
         loop {

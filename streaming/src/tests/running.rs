@@ -323,7 +323,7 @@ async fn a_final_refusal_and_a_dropped_table_are_told() {
     world.target.faults.lock().extend([Fault::None, Fault::Final]);
     let supervisor = supervise(&world);
     supervisor.start(world.definition()).unwrap();
-    assert_eq!(failed(&supervisor, &world).await.code, "UNSUPPORTED");
+    assert_eq!(failed(&supervisor, &world).await.code, "COMMIT_REFUSED");
     supervisor.resume(world.id).await.unwrap();
     until("rows", || world.rows_complete()).await;
     world.check();
