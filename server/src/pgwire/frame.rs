@@ -1,4 +1,7 @@
 //! Bytes from the client → messages. Every length and count is checked against what is there before it is used.
+//!
+//! The decoders of the `pgwire` crate are not used: they read counts and strings past the end of the message, into
+//! the next one or into a panic, and turn text that is not UTF-8 into other text.
 
 use std::io;
 
