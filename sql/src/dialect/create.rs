@@ -511,7 +511,7 @@ fn properties(c: &mut Cursor<'_>) -> Parsed<Vec<(String, String)>> {
         let key = c.string()?;
         c.expect_token(&Token::Eq)?;
         let value = c.string()?;
-        if key.starts_with("tidewater.") {
+        if key.starts_with("tidewater.") && !key.starts_with("tidewater.write.") {
             let mut e = error(BAD_VALUE, format!("table property \"{key}\" is reserved"));
             e.hint = Some("Properties that begin with \"tidewater.\" belong to flows.".into());
             return Err(super::errors::At::new(e, location));

@@ -59,13 +59,14 @@ pub(super) fn rewrite(_source: &str, tokens: Vec<TokenWithSpan>) -> Result<Vec<T
         refuse_clause(n, &tokens[solid[n]], &is, token(n + 1), place)?;
         let here = place;
         place = false;
+        let nested = frames.len() > 1;
         let Some(frame) = frames.last_mut() else { break };
         match &tokens[solid[n]].token {
             Token::LParen => {
                 frames.push(Frame { select: false, from: here });
                 place = here;
             }
-            Token::RParen if frames.len() > 1 => {
+            Token::RParen if nested => {
                 frames.pop();
             }
             Token::Comma => place = frame.from,
