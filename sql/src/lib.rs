@@ -6,6 +6,7 @@
 //!           dialect/    text → Statement
 //!           statement/  one file per statement; `mod.rs` is the table of contents
 //!           plan/       names → tables, rewrites, plans, flow queries
+//!           pg/         what psql and drivers ask of a PostgreSQL
 //! ```
 //!
 //! The three types to know: [`Engine`], [`Session`] and [`SqlError`]. Every protocol goes through
@@ -14,6 +15,7 @@
 mod dialect;
 mod engine;
 mod error;
+mod pg;
 mod plan;
 mod run;
 mod session;

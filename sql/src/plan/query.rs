@@ -8,11 +8,12 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast::{self, Query, Value, Visit, Visitor};
+use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
 use super::relation::{self, Relation};
@@ -21,6 +22,7 @@ use crate::dialect::{Name, ParsedStatement};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::{Login, StatementContext};
+use crate::pg;
 use crate::settings::Settings;
 use crate::{ResultColumn, SqlError, SqlState, run};
 
@@ -84,12 +86,20 @@ impl<'a> Planner<'a> {
     ) -> Result<Planned> {
         let mut query = Box::new(query.clone());
         rewrite::forms(&mut query, self.statement)?;
-        let relations = self.relations(&query).await?;
+        let catalog = match pg::needs_catalog(&query) {
+            true => Some(pg::snapshot(self.engine, self.settings, self.login).await?),
+            false => None,
+        };
+        let relations = self.relations(&query, catalog.as_deref()).await?;
         let exposed = wildcard::mentioned(&query);
         wildcard::hide(&mut query, &relations, &exposed)?;
         super::naming::name_outputs(&mut query)?;
+        pg::rewrite(&mut query);
 
-        let state = self.state()?;
+        let mut state = self.state()?;
+        for function in catalog.iter().flat_map(tidewater_catalogs_system::functions) {
+            state.register_udf(function)?;
+        }
         let mut sources: HashMap<Vec<String>, Arc<dyn TableSource>> = HashMap::with_capacity(relations.len());
         for (name, relation) in &relations {
             let source = match relation {
@@ -151,9 +161,15 @@ impl<'a> Planner<'a> {
     }
 
     /// Every relation of the query under the name that the query gives it.
-    async fn relations(&self, query: &Query) -> Result<HashMap<Name, Relation>> {
+    async fn relations(&self, query: &Query, catalog: Option<&CatalogSnapshot>) -> Result<HashMap<Name, Relation>> {
         let mut found = HashMap::new();
         for table in scope::tables(query) {
+            if let Some((catalog, (schema, name))) = catalog.zip(pg::system_relation(&table.name.0))
+                && let Some(provider) = tidewater_catalogs_system::table(catalog, schema, &name)?
+            {
+                found.insert(table.name, Relation::System { schema: schema.to_owned(), name, provider });
+                continue;
+            }
             match relation::find(self.engine, self.settings, &table.name).await? {
                 Some(relation) => {
                     found.insert(table.name, relation);

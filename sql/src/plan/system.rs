@@ -1,7 +1,8 @@
-//! The seam to tables that are not stored: views of the product, `pg_catalog`, `information_schema`.
+//! Tables that are not stored: views of the product.
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 
 use crate::engine::Engine;
@@ -9,12 +10,22 @@ use crate::error::Result;
 
 mod views;
 
-/// A table of the server's own. `schema` is `system`, `pg_catalog` or `information_schema`. None where there is no
-/// such table.
+/// A view of catalog `system`. None where there is no such view. (`pg_catalog` and `information_schema` are not asked
+/// for here: one snapshot serves all of their tables in a statement, see [`crate::pg`].)
 pub(crate) async fn table(engine: &Arc<Engine>, schema: &str, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
     match schema {
         "system" => views::table(engine, name).await,
-        // pg_catalog and information_schema are filled in here.
         _ => Ok(None),
     }
+}
+
+/// Names and columns of all views.
+pub(crate) async fn views(engine: &Arc<Engine>) -> Result<Vec<(&'static str, SchemaRef)>> {
+    let mut all = Vec::with_capacity(views::NAMES.len());
+    for name in views::NAMES {
+        if let Some(view) = views::table(engine, name).await? {
+            all.push((name, view.schema()));
+        }
+    }
+    Ok(all)
 }
