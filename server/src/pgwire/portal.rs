@@ -1,5 +1,6 @@
 //! The extended protocol: statements, portals, and the messages that make and use them.
 
+use bytes::Bytes;
 use datafusion::common::ScalarValue;
 use tidewater_sql::{Outcome, RowsTag, SqlError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -27,6 +28,7 @@ pub(super) struct Portal<S: Port> {
     prepared: Option<S::Prepared>,
     formats: Vec<Format>,
     state: State,
+    param_bytes: usize,
 }
 
 enum State {
@@ -95,6 +97,11 @@ where
         } else if self.portals.len() >= self.config.max_prepared_statements {
             return Err(error("53400", "this session has too many open portals").into());
         }
+        let param_bytes: usize = bind.params.iter().flatten().map(Bytes::len).sum();
+        let held: usize = self.portals.values().map(|p| p.param_bytes).sum();
+        if held + param_bytes > self.config.max_message_bytes {
+            return Err(error("53400", "the parameters of this session's open portals are too large together").into());
+        }
         let expected = statement.oids.len();
         if bind.params.len() != expected {
             let message = format!(
@@ -120,7 +127,7 @@ where
             columns = S::columns(prepared).map_or(0, <[_]>::len);
         }
         let formats = if columns == 0 { Vec::new() } else { spread(&bind.result_formats, columns, "result")? };
-        let portal = Portal { prepared: statement.prepared.clone(), formats, state: State::Bound(params) };
+        let portal = Portal { prepared: statement.prepared.clone(), formats, state: State::Bound(params), param_bytes };
         self.portals.insert(bind.portal, portal);
         self.out.bind_complete();
         Ok(())

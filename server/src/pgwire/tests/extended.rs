@@ -132,6 +132,22 @@ async fn names_are_kept_apart_and_bounded() {
 }
 
 #[tokio::test]
+async fn texts_and_parameters_that_are_kept_are_bounded_together() {
+    let server = Server::with(|c| c.max_message_bytes = 1000);
+    let mut client = server.connect().await;
+    let long = "x".repeat(600);
+    client.ask(&[parse("s", "echo text", &[]), sync()]).await;
+    let portal = |name: &str| bind(name, "s", &[], &[Some(long.as_bytes())], TEXT);
+    let replies = client.ask(&[portal("a"), portal("b"), sync()]).await;
+    assert_eq!(kinds(&replies), "2EZ");
+    assert_eq!(replies[1].state(), "53400");
+    let statement = |name: &str| parse(name, &format!("do {long}"), &[]);
+    let replies = client.ask(&[statement("a"), statement("b"), sync()]).await;
+    assert_eq!(kinds(&replies), "1EZ");
+    assert_eq!(replies[1].state(), "53400");
+}
+
+#[tokio::test]
 async fn a_result_of_another_type_than_announced_is_an_error() {
     let server = Server::new();
     let mut client = server.connect().await;
