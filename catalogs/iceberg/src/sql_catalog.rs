@@ -74,7 +74,14 @@ impl SqlLake {
             .weigher(|_, parsed: &Parsed| u32::try_from(parsed.bytes).unwrap_or(u32::MAX))
             .build();
         let cache = Arc::new(MetadataCache::new(options.metadata_cache_bytes));
-        Ok(Self { lake: Arc::new(Lake { pointers, storage, cache, parsed }) })
+        Ok(Self { lake: Arc::new(Lake {
+            pointers,
+            storage,
+            cache,
+            parsed,
+            #[cfg(test)]
+            lost_answers: 0.into(),
+        }) })
     }
 
     /// Checkpoints and the like, in the same warehouse.
@@ -101,6 +108,9 @@ pub(crate) struct Lake {
     cache: Arc<MetadataCache>,
     /// By location: a metadata file never changes. Which one is current is asked each time.
     parsed: Cache<String, Parsed>,
+    /// How many answers to swaps are lost from now on.
+    #[cfg(test)]
+    pub(crate) lost_answers: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +139,12 @@ impl Lake {
     #[cfg(test)]
     pub(crate) async fn close_database(&self) {
         self.pointers.close().await;
+    }
+
+    #[cfg(test)]
+    fn lose_answer(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.lost_answers.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -219,6 +235,10 @@ impl Lake {
             Ok(true) => {}
             Ok(false) => return Swap::Moved,
             Err(e) => return Swap::Unknown(e),
+        }
+        #[cfg(test)]
+        if self.lose_answer() {
+            return Swap::Unknown(Error::unavailable("the answer was lost"));
         }
         self.parsed.insert(staged.location, Parsed { metadata, bytes }).await;
         // They left the log with this commit, so nothing names them. A file that stays is only a file too many.

@@ -163,11 +163,32 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Makes what was written durable, name included. Blocks.
-    pub fn finish(&self) -> Result<()> {
-        self.file.sync_all().map_err(|e| error::io("write file", &self.path, e))?;
-        self.path.parent().map_or(Ok(()), sync_directory)
+    /// The same file, to be made durable later by [`sync_files`].
+    pub fn written(&self) -> Result<FileSink> {
+        let file = self.file.try_clone().map_err(|e| error::io("write file", &self.path, e))?;
+        Ok(FileSink { file, path: self.path.clone() })
     }
+}
+
+/// Makes files durable, names included. Blocks. Several at a time, as a disk takes them together for the price of
+/// one.
+pub(crate) fn sync_files(files: &[FileSink]) -> Result<()> {
+    const THREADS: usize = 8;
+    let share = files.len().div_ceil(THREADS).max(1);
+    let sync = |file: &FileSink| file.file.sync_all().map_err(|e| error::io("write file", &file.path, e));
+    if let [one] = files {
+        sync(one)?;
+    } else {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                files.chunks(share).map(|some| scope.spawn(move || some.iter().try_for_each(sync))).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(Error::internal("a file task did not finish")))
+            })
+        })?;
+    }
+    let directories: BTreeSet<&Path> = files.iter().filter_map(|f| f.path.parent()).collect();
+    directories.into_iter().try_for_each(sync_directory)
 }
 
 impl Write for FileSink {

@@ -257,6 +257,26 @@ async fn a_lost_answer_is_unknown_and_settled_by_looking() {
 }
 
 #[tokio::test]
+async fn an_applied_commit_whose_answer_is_lost_is_found() {
+    let lake = TestLake::new().await;
+    let sql = lake.table("t", vec![]).await;
+    let table = handle(&lake).await;
+    let head = begin(table.as_ref()).await;
+    let ask = request(Some(&valid(&head)), staged(table.as_ref(), 0, 10).await);
+    let lose = |n| lake.lake.shared().lost_answers.store(n, std::sync::atomic::Ordering::SeqCst);
+    lose(1);
+    assert!(matches!(table.try_commit(&head, &ask).await, CommitReply::Unknown(_)));
+    let found = table.load_head(FLOW).await.unwrap();
+    assert_eq!(valid(&found).commit_uuid, ask.commit_uuid);
+    assert_eq!(valid(&found).seq, ask.seq);
+    assert_eq!(refused(table.try_commit(&found, &ask).await).kind(), ErrorKind::Conflict);
+
+    lose(1);
+    assert_eq!(append(sql.as_ref(), vec![rows(10, 15)]).await.unwrap(), 5);
+    assert_eq!(lake.count("t").await, 15);
+}
+
+#[tokio::test]
 async fn files_that_cannot_be_written_are_a_refusal() {
     let lake = TestLake::new().await;
     let info = lake.table("t", vec![]).await.info().clone();

@@ -64,6 +64,8 @@ fn widens(to: &DataType, from: &DataType) -> bool {
         (D::Time64(TimeUnit::Microsecond), D::Time32(_)) => true,
         (to, D::Dictionary(_, values)) => to == values.as_ref() || widens(to, values),
         (D::List(to), D::List(from) | D::LargeList(from)) => same_or_wider(to, from),
+        (D::Decimal128(p, s), D::Decimal256(q, t)) => p == q && s == t,
+        (D::Map(to, sorted), D::Map(from, same)) => sorted == same && same_or_wider(to, from),
         (D::Struct(to), D::Struct(from)) => {
             to.len() == from.len() && to.iter().zip(from).all(|(to, from)| same_or_wider(to, from))
         }

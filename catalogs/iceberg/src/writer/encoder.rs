@@ -19,10 +19,12 @@ use crate::error;
 use crate::properties as p;
 use crate::schema::to_arrow;
 use crate::state::TableState;
-use crate::storage::{FileSink, Storage};
+use crate::storage::{FileSink, Storage, sync_files};
 
 /// Encoded bytes held in open row groups over all files; above it the largest row group is written out.
 const OPEN_ROW_GROUP_BYTES: usize = 384 << 20;
+/// Complete files that may wait to be made durable together.
+const UNSYNCED_FILES: usize = 64;
 /// Bounds in page and column index; longer ones cost more than they prune.
 const PARQUET_BOUND_LENGTH: usize = 64;
 
@@ -43,6 +45,8 @@ pub(super) struct Encoder {
     next_file: u32,
     open: HashMap<Box<[u8]>, OpenFile>,
     done: Vec<StagedFile>,
+    /// Complete, and perhaps not on disk yet.
+    unsynced: Vec<FileSink>,
     buffered: Arc<AtomicUsize>,
 }
 
@@ -90,6 +94,7 @@ impl Encoder {
             next_file: 0,
             open: HashMap::new(),
             done: Vec::new(),
+            unsynced: Vec::new(),
             metadata,
             buffered,
         })
@@ -119,6 +124,7 @@ impl Encoder {
         for (_, file) in std::mem::take(&mut self.open) {
             self.close(file)?;
         }
+        self.sync()?;
         self.publish();
         Ok(StagedFiles { files: self.done })
     }
@@ -171,7 +177,10 @@ impl Encoder {
     fn close(&mut self, mut file: OpenFile) -> Result<()> {
         let footer = file.writer.finish().map_err(|e| encode_error(&file.location, e))?;
         let size_bytes = file.writer.bytes_written() as u64;
-        file.writer.inner().finish()?;
+        self.unsynced.push(file.writer.inner().written()?);
+        if self.unsynced.len() >= UNSYNCED_FILES {
+            self.sync()?;
+        }
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
         let entry = data_file(Finished {
             schema: &self.schema,
@@ -183,6 +192,12 @@ impl Encoder {
             nans: ids.zip(file.nans).filter_map(|(id, count)| Some((id, count?))).collect(),
         })?;
         self.done.push(to_staged(&self.metadata, self.spec.spec_id(), self.schema.schema_id(), entry)?);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        sync_files(&self.unsynced)?;
+        self.unsynced.clear();
         Ok(())
     }
 
