@@ -50,6 +50,10 @@ impl ClientContext for Context {
             RDKafkaLogLevel::Warning => tracing::info!(target: "tidewater_kafka", fac, "{message}"),
             _ => tracing::debug!(target: "tidewater_kafka", fac, "{message}"),
         }
+        // Some troubles are only logged, such as a broker that hangs up on a client of the wrong security.
+        if fac == "FAIL" {
+            self.heard.lock().last.get_or_insert_with(|| (RDKafkaErrorCode::BrokerTransportFailure, message.to_owned()));
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -293,15 +297,15 @@ pub(crate) fn trouble(connection: &str, last: Option<(RDKafkaErrorCode, String)>
             "a broker's TLS certificate is not trusted, connection",
             "Give the certificate authority in ssl_ca, and use the name that the certificate was made for.",
         ),
+        _ if ["ssl listener", "broker listener", "security.protocol", "disconnected"].iter().any(|part| lower.contains(part)) => (
+            ErrorKind::Unavailable,
+            "a broker hangs up at once, connection",
+            "The port probably has another kind of listener: check the option security.",
+        ),
         RDKafkaErrorCode::SSL => (
             ErrorKind::Unavailable,
             "no TLS with a broker of connection",
             "Check that the port is a TLS listener, and ssl_ca, ssl_certificate and ssl_key.",
-        ),
-        _ if lower.contains("ssl listener") || lower.contains("security.protocol") => (
-            ErrorKind::Unavailable,
-            "a broker hangs up at once, connection",
-            "The port probably has another kind of listener: check the option security.",
         ),
         _ if lower.contains("connection refused") => (
             ErrorKind::Unavailable,

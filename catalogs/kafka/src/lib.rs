@@ -28,3 +28,6 @@ mod writer;
 mod connector;
 
 pub use connector::KafkaConnector;
+
+#[cfg(test)]
+mod broker_tests;

@@ -88,8 +88,8 @@ impl Options {
         }
 
         let mut config = ClientConfig::new();
-        // Refuses nothing that matters: what is logged goes through tracing, with its own filter.
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        // What is logged goes through tracing, with its own filter.
+        config.set_log_level(RDKafkaLogLevel::Info);
         let brokers = get("brokers").map(str::trim).unwrap_or_default();
         if brokers.is_empty() || brokers.split(',').any(|b| b.trim().is_empty()) {
             return Err(Error::invalid(format!("option \"brokers\" of connection \"{}\" names no broker", connection.name))

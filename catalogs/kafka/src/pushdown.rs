@@ -64,6 +64,21 @@ impl Seek {
                     _ => Taken::Partly,
                 }
             }
+            // The optimizer spells short IN lists like this.
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) => {
+                let mut values = BTreeSet::new();
+                match any_of(filter, &mut values) {
+                    Some(Target::Partition) => self.only(values),
+                    Some(Target::Offset) => {
+                        if let (Some(first), Some(last)) = (values.first(), values.last()) {
+                            self.offset_low = self.offset_low.max(*first);
+                            self.offset_high = self.offset_high.min(last.saturating_add(1));
+                        }
+                        Taken::Partly
+                    }
+                    _ => Taken::No,
+                }
+            }
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
                 if let (Some(target), Some(value)) = (target(left), literal(right)) {
                     self.compare(target, *op, value)
@@ -90,19 +105,18 @@ impl Seek {
             }
             Expr::InList(InList { expr, list, negated: false }) if target(expr) == Some(Target::Partition) => {
                 let wanted: Option<BTreeSet<i64>> = list.iter().map(|e| literal(e).and_then(integer)).collect();
-                match wanted {
-                    Some(wanted) => {
-                        self.partitions = Some(match self.partitions.take() {
-                            Some(before) => before.intersection(&wanted).copied().collect(),
-                            None => wanted,
-                        });
-                        Taken::Wholly
-                    }
-                    None => Taken::No,
-                }
+                wanted.map_or(Taken::No, |wanted| self.only(wanted))
             }
             _ => Taken::No,
         }
+    }
+
+    fn only(&mut self, wanted: BTreeSet<i64>) -> Taken {
+        self.partitions = Some(match self.partitions.take() {
+            Some(before) => before.intersection(&wanted).copied().collect(),
+            None => wanted,
+        });
+        Taken::Wholly
     }
 
     fn compare(&mut self, target: Target, op: Operator, value: &ScalarValue) -> Taken {
@@ -141,6 +155,25 @@ impl Seek {
         let partition = i64::from(partition);
         (self.partition_low..self.partition_high).contains(&partition)
             && self.partitions.as_ref().is_none_or(|wanted| wanted.contains(&partition))
+    }
+}
+
+/// Values of a chain of ORs that compares one column for equality and does nothing else.
+fn any_of(expr: &Expr, values: &mut BTreeSet<i64>) -> Option<Target> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let (left, right) = (any_of(left, values)?, any_of(right, values)?);
+            (left == right).then_some(left)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+            let (target, value) = match (target(left), literal(right)) {
+                (Some(target), Some(value)) => (target, value),
+                _ => (target(right)?, literal(left)?),
+            };
+            values.insert(integer(value)?);
+            (target != Target::Timestamp).then_some(target)
+        }
+        _ => None,
     }
 }
 
@@ -220,6 +253,12 @@ mod tests {
         assert_eq!(taken, Taken::Wholly);
         assert!(s.wants(1) && s.wants(5) && !s.wants(2));
 
+        let (s, taken) = seek(&col("_partition").eq(lit(1)).or(lit(5).eq(col("_partition"))));
+        assert_eq!(taken, Taken::Wholly);
+        assert!(s.wants(1) && s.wants(5) && !s.wants(2));
+        let (s, taken) = seek(&col("_offset").eq(lit(9)).or(col("_offset").eq(lit(4))));
+        assert_eq!((s.offset_low, s.offset_high, taken), (4, 10, Taken::Partly));
+
         let (s, taken) = seek(&cast(col("_partition"), DataType::Int64).lt(lit(2i64)));
         assert_eq!(taken, Taken::Wholly);
         assert!(s.wants(1) && !s.wants(2));
@@ -242,6 +281,8 @@ mod tests {
         for filter in [
             col("_partition").not_eq(lit(1)),
             col("_partition").eq(lit(1)).or(col("_offset").eq(lit(1))),
+            col("_partition").eq(lit(1)).or(col("_partition").gt(lit(1))),
+            col("_partition").eq(lit(1)).or(col("a").eq(lit(1))),
             col("_partition").in_list(vec![lit(1)], true),
             col("_partition").eq(lit(1.5)),
             col("_offset").eq(lit(ScalarValue::Int64(None))),

@@ -42,6 +42,8 @@ const LINGER: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(100);
 /// Brokers may be away this long before a reader says so.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// After so much silence the topic is asked for: of one that was deleted librdkafka says nothing.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// One partition to read: `[from, until)`, or for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,6 +259,7 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
     }
 
     let mut down_since: Option<Instant> = None;
+    let mut heard = Instant::now();
     while !queue.closed() {
         // Errors that concern no partition, and log lines.
         for _ in 0..64 {
@@ -272,6 +275,7 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
         let n = intake.fill(wait);
         if n > 0 {
             down_since = None;
+            heard = Instant::now();
         }
         for i in 0..n {
             let Some(message) = intake.get(i) else { break };
@@ -291,18 +295,27 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
             return Ok(());
         }
 
-        if down_since.is_some_and(|since| since.elapsed() >= PATIENCE) {
-            // Brokers may have come back to a quiet topic: ask before saying that they are away.
-            let answer = intake.consumer().client().fetch_metadata(Some(&job.topic), Duration::from_secs(1));
-            if answer.is_err() {
-                let error = trouble(&job.connection, context.last(), PATIENCE).with_context("topic", &job.topic);
-                if !queue.push(Err(error)) {
-                    return Ok(());
+        if down_since.is_some_and(|since| since.elapsed() >= PATIENCE) || heard.elapsed() >= SILENCE {
+            // Brokers may have come back to a quiet topic, so ask before saying that they are away.
+            heard = Instant::now();
+            down_since = match intake.consumer().client().fetch_metadata(Some(&job.topic), Duration::from_secs(1)) {
+                Ok(metadata) => {
+                    let gone = metadata.topics().iter().any(|t| {
+                        t.error().map(RDKafkaErrorCode::from) == Some(RDKafkaErrorCode::UnknownTopicOrPartition)
+                    });
+                    if gone {
+                        return Err(no_topic(&job.topic));
+                    }
+                    None
                 }
-                down_since = Some(Instant::now());
-            } else {
-                down_since = None;
-            }
+                Err(_) => {
+                    let error = trouble(&job.connection, context.last(), PATIENCE).with_context("topic", &job.topic);
+                    if !queue.push(Err(error)) {
+                        return Ok(());
+                    }
+                    Some(Instant::now())
+                }
+            };
         }
     }
     Ok(())

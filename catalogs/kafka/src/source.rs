@@ -139,6 +139,12 @@ impl StreamSource for SharedSource {
 
     async fn open(&self, request: ReadRequest) -> Result<Box<dyn StreamReader>> {
         let plan = ReadPlan::new(&self.0.spec, &request.projection, request.on_error, true)?;
+        // A consumer would wait for a topic that is not there; the one who asks should hear of it.
+        let topic = self.0.spec.topic.clone();
+        let there = self.0.client()?.ask(move |c| c.partitions(&topic)).await?;
+        if let Some((missing, _)) = request.from.iter().find(|(p, _)| !there.contains(p)) {
+            return Err(Error::not_found(format!("kafka topic \"{}\" has no partition {missing}", self.0.spec.topic)));
+        }
         let ranges = request
             .from
             .iter()
