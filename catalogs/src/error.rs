@@ -105,6 +105,18 @@ impl Error {
     pub fn context(&self) -> &[(&'static str, String)] {
         &self.context
     }
+    /// The same error once more, without its source, for those who have it only by reference.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Self {
+            kind: self.kind,
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            hint: self.hint.clone(),
+            context: self.context.clone(),
+            source: self.source.as_ref().map(|source| source.to_string().into()),
+        }
+    }
     /// True where trying the same again later may work.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, ErrorKind::Unavailable | ErrorKind::Conflict | ErrorKind::CommitUnknown)
@@ -141,8 +153,18 @@ impl From<Error> for datafusion::error::DataFusionError {
 }
 
 impl From<arrow::error::ArrowError> for Error {
+    /// What travelled through arrow comes back as itself.
     fn from(e: arrow::error::ArrowError) -> Self {
-        Error::internal("arrow computation failed").with_source(e)
+        match e {
+            arrow::error::ArrowError::ExternalError(inner) => match inner.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(other) => match other.downcast::<datafusion::error::DataFusionError>() {
+                    Ok(inner) => Error::from(*inner),
+                    Err(other) => Error::internal("arrow computation failed").with_source(other),
+                },
+            },
+            e => Error::internal("arrow computation failed").with_source(e),
+        }
     }
 }
 
@@ -157,10 +179,50 @@ impl From<datafusion::error::DataFusionError> for Error {
                 Err(other) => Error::internal("query failed").with_source(other),
             },
             D::Context(_, inner) => Error::from(*inner),
+            // Operators with several inputs or outputs hand one error to all of them.
+            D::Shared(shared) => match std::sync::Arc::try_unwrap(shared) {
+                Ok(inner) => Error::from(inner),
+                Err(shared) => match shared.find_root() {
+                    D::External(inner) => match inner.downcast_ref::<Error>() {
+                        Some(ours) => ours.duplicate(),
+                        None => Error::internal("query failed").with_source(shared.to_string()),
+                    },
+                    D::ResourcesExhausted(m) => Error::new(ErrorKind::ResourcesExhausted, m.clone()),
+                    D::NotImplemented(m) => Error::unsupported(m.clone()),
+                    other => Error::internal("query failed").with_source(other.to_string()),
+                },
+            },
             D::ArrowError(inner, _) => Error::from(*inner),
             D::ResourcesExhausted(m) => Error::new(ErrorKind::ResourcesExhausted, m),
             D::NotImplemented(m) => Error::unsupported(m),
             other => Error::internal("query failed").with_source(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::sync::Arc;
+
+    use datafusion::error::DataFusionError;
+
+    use super::*;
+
+    #[test]
+    fn the_kind_survives_datafusion() {
+        let error = || Error::new(ErrorKind::DataLoss, "gone").with_context("partition", 3).with_hint("Look.");
+        let plain = DataFusionError::from(error());
+        let deep = DataFusionError::Context("here".into(), Box::new(DataFusionError::from(error())));
+        let shared = Arc::new(DataFusionError::from(error()).context("there"));
+        let held = DataFusionError::Shared(shared.clone());
+        let alone = DataFusionError::Shared(Arc::new(DataFusionError::from(error())));
+        let arrow = DataFusionError::from(arrow::error::ArrowError::from_external_error(Box::new(error())));
+        for e in [plain, deep, held, alone, arrow] {
+            let back = Error::from(e);
+            assert_eq!((back.kind(), back.to_string().as_str()), (ErrorKind::DataLoss, "gone (partition: 3)"));
+            assert_eq!(back.hint(), Some("Look."));
+        }
+        drop(shared);
     }
 }

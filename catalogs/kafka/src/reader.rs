@@ -148,7 +148,7 @@ impl Queue {
         match &state.ended {
             None => None,
             Some(End::Complete) => Some(Ok(None)),
-            Some(End::Failed(e)) => Some(Err(again(e))),
+            Some(End::Failed(e)) => Some(Err(e.duplicate())),
         }
     }
 
@@ -188,18 +188,6 @@ impl Queue {
     fn fail(&self, e: Error) {
         self.end(End::Failed(e));
     }
-}
-
-/// Errors are not `Clone`; all that a caller decides by is kept.
-fn again(e: &Error) -> Error {
-    let mut copy = Error::new(e.kind(), e.message());
-    if let Some(detail) = e.detail() {
-        copy = copy.with_detail(detail);
-    }
-    if let Some(hint) = e.hint() {
-        copy = copy.with_hint(hint);
-    }
-    e.context().iter().fold(copy, |copy, (key, value)| copy.with_context(key, value))
 }
 
 /// Held by the thread: however it ends, a waiting reader hears of it.
