@@ -73,7 +73,7 @@ pub fn run(o: &Options) -> Result<()> {
     };
     let dir = tempfile::tempdir()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let broker = Broker::start(o.brokers.clone(), dir.path(), &runtime)?;
+    let broker = Broker::start(o.brokers.clone(), dir.path())?;
     runtime.block_on(create_topic(&broker.addr(), TOPIC, o.partitions))?;
     let bytes = events::preload(&broker.addr(), TOPIC, o.partitions, o.rows, long)?;
     println!("{} events of {bytes} bytes in {} partitions on {}; zstd(1) Parquet; commits every {}", o.rows, o.partitions, broker.name(), o.commit_interval);
@@ -113,7 +113,7 @@ enum Broker {
 }
 
 impl Broker {
-    fn start(given: Option<String>, dir: &Path, runtime: &tokio::runtime::Runtime) -> Result<Self> {
+    fn start(given: Option<String>, dir: &Path) -> Result<Self> {
         if let Some(brokers) = given {
             return Ok(Self::Given(brokers));
         }
@@ -122,8 +122,10 @@ impl Broker {
         if let Some(libs) = parts.map(|p| p.join("kafka")).filter(|p| p.exists()) {
             return Ok(Self::Apache(Kafka::start(&libs, &dir.join("kafka"))?));
         }
-        let config = DevBrokerConfig { listen: "127.0.0.1:0".parse()?, data_dir: dir.join("broker"), ..DevBrokerConfig::default() };
-        Ok(Self::Development(runtime.block_on(DevBroker::start(config))?))
+        let mut config = DevBrokerConfig::new(dir.join("broker"));
+        config.max_bytes_per_partition = 8 << 30;
+        config.max_bytes_total = 32 << 30;
+        Ok(Self::Development(DevBroker::start(config)?))
     }
 
     fn addr(&self) -> String {

@@ -21,6 +21,8 @@ mod run;
 mod session;
 mod settings;
 mod statement;
+#[cfg(test)]
+mod tests;
 
 pub use dialect::{ParsedStatement, Statement};
 pub use engine::{Engine, EngineDefaults, EngineParts, SessionInfo};

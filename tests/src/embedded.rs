@@ -34,11 +34,7 @@ impl EmbeddedServer {
         }
         let config = Config::load(&values, &Values::new(), None)?;
         let server = Server::start(config)?;
-        let broker = server.block_on(DevBroker::start(DevBrokerConfig {
-            listen: "127.0.0.1:0".parse()?,
-            data_dir: dir.path().join("broker"),
-            ..DevBrokerConfig::default()
-        }))?;
+        let broker = DevBroker::start(DevBrokerConfig::new(dir.path().join("broker")))?;
         Ok(Self { server: Some(server), broker, dir })
     }
 

@@ -79,8 +79,7 @@ impl Scene<'_> {
 
 fn kill_under_load(kills: usize) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let broker = runtime.block_on(start_broker(dir.path(), 3))?;
+    let broker = start_broker(dir.path(), 3)?;
     let scene = Scene {
         dir: dir.path(),
         brokers: broker.addr().to_string(),
@@ -97,8 +96,7 @@ fn kill_under_load(kills: usize) -> Result<()> {
 /// SIGTERM seals and commits: nothing that was read is read again.
 fn graceful_stop_commits() -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let runtime = tokio::runtime::Runtime::new()?;
-    let broker = runtime.block_on(start_broker(dir.path(), 2))?;
+    let broker = start_broker(dir.path(), 2)?;
     let scene = Scene {
         dir: dir.path(),
         brokers: broker.addr().to_string(),
@@ -123,13 +121,9 @@ fn graceful_stop_commits() -> Result<()> {
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
 }
 
-async fn start_broker(dir: &Path, partitions: i32) -> Result<DevBroker> {
-    let broker = DevBroker::start(DevBrokerConfig {
-        listen: "127.0.0.1:0".parse()?,
-        data_dir: dir.join("broker"),
-        ..DevBrokerConfig::default()
-    })
-    .await?;
-    tidewater_tests::create_topic(&broker.addr().to_string(), "ledger", partitions).await?;
+fn start_broker(dir: &Path, partitions: i32) -> Result<DevBroker> {
+    let broker = DevBroker::start(DevBrokerConfig::new(dir.join("broker")))?;
+    let brokers = broker.addr().to_string();
+    tokio::runtime::Runtime::new()?.block_on(tidewater_tests::create_topic(&brokers, "ledger", partitions))?;
     Ok(broker)
 }

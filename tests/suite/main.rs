@@ -2,10 +2,12 @@
 //!
 //! - `slt/…`: every file under `tests/slt`, each against a server and a development broker of its own;
 //! - `crash/…`: a server in its own process, killed and started again;
+//! - `documents/…`: the SQL blocks of the README and of `docs/`;
 //! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod crash;
+mod documents;
 mod e2e;
 mod slt;
 
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Servers with broker and flows: more at once than cores only makes them wait for each other.
     arguments.test_threads.get_or_insert(2);
-    let trials: Vec<Trial> = slt::trials().into_iter().chain(crash::trials()).chain(e2e::trials()).collect();
+    let trials: Vec<Trial> = slt::trials().into_iter().chain(crash::trials()).chain(documents::trials()).chain(e2e::trials()).collect();
     println!("found {} slt files, {} tests in all", trials.iter().filter(|t| t.name().starts_with("slt/")).count(), trials.len());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

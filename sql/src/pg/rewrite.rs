@@ -102,6 +102,8 @@ impl VisitorMut for Rewriter {
                     *expr = replaced;
                 }
             }
+            // Columns have the collation of their type, so psql's look for another one finds nothing.
+            Expr::Subquery(query) if self.catalog_only && reads(query, "pg_collation") => *expr = null_text(),
             Expr::Subquery(query) if self.catalog_only => at_most_one_row(query),
             _ => (),
         }
@@ -190,6 +192,24 @@ fn call(name: &str, argument: &Expr) -> Expr {
     })
 }
 
+fn null_text() -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(Value::Null.into())),
+        data_type: DataType::Text,
+        array: false,
+        format: None,
+    }
+}
+
+fn reads(query: &Query, table: &str) -> bool {
+    let SetExpr::Select(select) = query.body.as_ref() else { return false };
+    select.from.iter().any(|from| match &from.relation {
+        TableFactor::Table { name, .. } => name.0.last().and_then(part) == Some(table),
+        _ => false,
+    })
+}
+
 fn text(value: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(value.to_owned()).into())
 }
@@ -245,14 +265,7 @@ fn empty_select(select: &mut Select) -> bool {
         if is_aggregate(expr) {
             return false;
         }
-        let null = Expr::Cast {
-            kind: CastKind::Cast,
-            expr: Box::new(Expr::Value(Value::Null.into())),
-            data_type: DataType::Text,
-            array: false,
-            format: None,
-        };
-        projection.push(SelectItem::ExprWithAlias { expr: null, alias: name });
+        projection.push(SelectItem::ExprWithAlias { expr: null_text(), alias: name });
     }
     select.projection = projection;
     select.from = vec![];

@@ -46,7 +46,7 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
         .with_default_features()
         .with_type_planner(Arc::new(PostgresTypes))
         .build();
-    state.add_analyzer_rule(Arc::new(super::time_zone::SessionTimeZoneRule));
+    state.add_analyzer_rule(Arc::new(super::casts::PostgresCasts));
     functions::register(&mut state)?;
     Ok(state)
 }

@@ -19,7 +19,7 @@ use tidewater_streaming::{FlowLane, FlowQuery};
 
 use super::flow_lane::{self, SlotTable};
 use super::output::{display_name, wire_type};
-use super::query::{Planner, Purpose};
+use super::query::{Planner, Purpose, analyzed};
 use super::relation::{self, Relation, StreamRelation};
 use super::{assign, flow_check, naming, rewrite, scope, stream_scan, wildcard};
 use crate::dialect::{CreateStreamingTable, Name, arrow_type, stream_marker};
@@ -75,11 +75,9 @@ pub(crate) async fn compile(
     let plan = planner.to_plan(&state, &sources, &query, &[])?;
     flow_check::check(&plan)?;
     super::guard::check(&plan)?;
-    let plan = state
-        .analyzer()
-        .execute_and_check(plan, state.config_options(), |_, _| {})
-        .map_err(|e| SqlError::planning(&e, None))?;
+    let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, None))?;
     let (plan, output) = to_table(plan, create)?;
+    let plan = analyzed(&state, plan)?;
     let optimized = state.optimizer().optimize(plan, &state, |_, _| {})?;
     flow_check::check_optimized(&optimized)?;
     let physical = state.query_planner().create_physical_plan(&optimized, &state).await?;

@@ -11,6 +11,7 @@
 //! The three types to know: [`Planner`], [`relation::Relation`] and [`flow::CompiledFlow`].
 
 pub(crate) mod assign;
+mod casts;
 pub(crate) mod environment;
 pub(crate) mod flow;
 mod flow_check;
@@ -26,9 +27,10 @@ mod query;
 pub(crate) mod relation;
 mod rewrite;
 mod scope;
+mod single_value;
 mod stream_scan;
 pub(crate) mod system;
-mod time_zone;
+mod text_functions;
 pub(crate) mod types;
 mod wildcard;
 

@@ -17,7 +17,7 @@ use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
 use super::relation::{self, Relation};
-use super::{functions, guard, output, rewrite, scope, stream_scan, wildcard};
+use super::{functions, guard, output, rewrite, scope, single_value, stream_scan, wildcard};
 use crate::dialect::{Name, ParsedStatement};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -104,7 +104,7 @@ impl<'a> Planner<'a> {
         for (name, relation) in &relations {
             let source = match relation {
                 Relation::Table(table) => provider_as_source(table.provider()?),
-                Relation::System { provider, .. } => provider_as_source(provider.clone()),
+                Relation::System(provider) => provider_as_source(provider.clone()),
                 Relation::Stream(stream) => {
                     stream_scan::source(&state, stream, &exposed, self.purpose == Purpose::Execute).await?
                 }
@@ -115,6 +115,7 @@ impl<'a> Planner<'a> {
         let wanted = parameters(&query)?;
         let mut params: Vec<Option<DataType>> = param_types.to_vec();
         params.resize(wanted.max(param_types.len()), None);
+        limit_parameters(&query, &mut params);
         if params.iter().any(Option::is_none) {
             let first = self.to_plan(&state, &sources, &query, &[])?;
             let inferred = first.get_parameter_types().map_err(|e| SqlError::planning(&e, self.statement))?;
@@ -135,10 +136,8 @@ impl<'a> Planner<'a> {
                 .collect::<Result<Vec<_>, DataFusionError>>()?;
             plan = plan.with_param_values(ParamValues::from(values))?;
         }
-        let plan = state
-            .analyzer()
-            .execute_and_check(plan, state.config_options(), |_, _| {})
-            .map_err(|e| SqlError::planning(&e, self.statement))?;
+        let plan = single_value::check_subqueries(plan)?;
+        let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, self.statement))?;
         Ok(Planned { state, plan, params })
     }
 
@@ -167,7 +166,7 @@ impl<'a> Planner<'a> {
             if let Some((catalog, (schema, name))) = catalog.zip(pg::system_relation(&table.name.0))
                 && let Some(provider) = tidewater_catalogs_system::table(catalog, schema, &name)?
             {
-                found.insert(table.name, Relation::System { schema: schema.to_owned(), name, provider });
+                found.insert(table.name, Relation::System(provider));
                 continue;
             }
             match relation::find(self.engine, self.settings, &table.name).await? {
@@ -199,9 +198,10 @@ impl Planned {
         Ok(self.state.optimizer().optimize(plan, &self.state, |_, _| {})?)
     }
 
-    /// Optimises a plan whose columns have their types already.
-    pub(crate) fn optimized_as_is(&self) -> Result<LogicalPlan> {
-        Ok(self.state.optimizer().optimize(self.plan.clone(), &self.state, |_, _| {})?)
+    /// Optimises a plan on which assignment casts were put.
+    pub(crate) fn assigned(&self) -> Result<LogicalPlan> {
+        let plan = analyzed(&self.state, self.plan.clone())?;
+        Ok(self.state.optimizer().optimize(plan, &self.state, |_, _| {})?)
     }
 
     pub(crate) async fn physical(&self, plan: &LogicalPlan) -> Result<Arc<dyn ExecutionPlan>> {
@@ -218,6 +218,10 @@ impl Planned {
         let physical = self.physical(&optimized).await?;
         Ok(run::start(ctx, physical, self.state.task_ctx(), run::schema_of(columns)))
     }
+}
+
+pub(super) fn analyzed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, DataFusionError> {
+    state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})
 }
 
 pub(crate) fn parser_options() -> ParserOptions {
@@ -275,4 +279,32 @@ pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
         Some(e) => Err(e),
         None => Ok(v.0.last().copied().unwrap_or(0)),
     }
+}
+
+/// Parameters of LIMIT and OFFSET are bigint, as in PostgreSQL.
+fn limit_parameters(query: &Query, params: &mut [Option<DataType>]) {
+    struct V<'a>(&'a mut [Option<DataType>]);
+    impl V<'_> {
+        fn see(&mut self, expr: &ast::Expr) {
+            if let ast::Expr::Value(value) = expr
+                && let Value::Placeholder(name) = &value.value
+                && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+                && let Some(slot) = n.checked_sub(1).and_then(|i| self.0.get_mut(i))
+                && slot.is_none()
+            {
+                *slot = Some(DataType::Int64);
+            }
+        }
+    }
+    impl Visitor for V<'_> {
+        type Break = ();
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            if let Some(ast::LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                limit.iter().for_each(|e| self.see(e));
+                offset.iter().for_each(|o| self.see(&o.value));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let _ = query.visit(&mut V(params));
 }

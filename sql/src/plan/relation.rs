@@ -56,7 +56,7 @@ pub(crate) struct StreamRelation {
 pub(crate) enum Relation {
     Table(Arc<dyn LakeTable>),
     Stream(Arc<StreamRelation>),
-    System { schema: String, name: String, provider: Arc<dyn TableProvider> },
+    System(Arc<dyn TableProvider>),
 }
 
 /// Where an unqualified name of a new object goes.
@@ -168,11 +168,7 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
 pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Option<Relation>> {
     if is_system_schema(&name.schema) || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA) {
         let provider = super::system::table(engine, &name.schema, &name.name).await?;
-        return Ok(provider.map(|provider| Relation::System {
-            schema: name.schema.clone(),
-            name: name.name.clone(),
-            provider,
-        }));
+        return Ok(provider.map(Relation::System));
     }
     if name.catalog == DEFAULT_CATALOG
         && let Some(definition) = engine.metastore.get(DefinitionKind::Stream, &name.to_string()).await?

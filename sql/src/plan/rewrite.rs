@@ -99,6 +99,14 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             if select.prewhere.is_some() || !select.connect_by.is_empty() || select.value_table_mode.is_some() {
                 return Err(SqlError::unsupported("this clause of SELECT is not supported"));
             }
+            for item in &mut select.projection {
+                if let SelectItem::UnnamedExpr(_) = item {
+                    name_before(item);
+                }
+                if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+                    let _ = expr.visit(&mut ExistsRewriter { depth: 0 });
+                }
+            }
             Ok(())
         }
         SetExpr::SetOperation { left, right, .. } => {
@@ -294,4 +302,83 @@ fn call(name: &str, args: Vec<Expr>) -> Expr {
         over: None,
         within_group: vec![],
     })
+}
+
+/// EXISTS in a select list, which the engine has no operator for: `(SELECT count(*) > 0 FROM (…))`.
+struct ExistsRewriter {
+    depth: usize,
+}
+
+impl VisitorMut for ExistsRewriter {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // EXISTS in the WHERE clause of an inner query stays: it is a semi-join there.
+        if self.depth == 0
+            && let Expr::Exists { .. } = expr
+            && let Expr::Exists { subquery, negated } = std::mem::replace(expr, Expr::Value(Value::Null.into()))
+        {
+            let mut select = select_all(ObjectName::from(vec![Ident::new("t")]));
+            let op = if negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt };
+            let mut count = call("count", vec![]);
+            if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut count {
+                list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+            }
+            select.projection = vec![SelectItem::UnnamedExpr(Expr::BinaryOp {
+                left: Box::new(count),
+                op,
+                right: Box::new(number("0")),
+            })];
+            select.from[0].relation = TableFactor::Derived {
+                lateral: false,
+                subquery,
+                alias: Some(TableAlias { explicit: true, name: Ident::new("found"), columns: vec![] }),
+                sample: None,
+            };
+            let query = Query {
+                with: None,
+                body: Box::new(SetExpr::Select(Box::new(select))),
+                order_by: None,
+                limit_clause: None,
+                fetch: None,
+                locks: vec![],
+                for_clause: None,
+                settings: None,
+                format_clause: None,
+                pipe_operators: vec![],
+            };
+            *expr = Expr::Subquery(Box::new(query));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The name that the output has before it is rewritten.
+fn name_before(item: &mut SelectItem) {
+    struct Has(bool);
+    impl ast::Visitor for Has {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            self.0 |= matches!(expr, Expr::Exists { .. });
+            if self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+    let SelectItem::UnnamedExpr(expr) = item else { return };
+    let mut has = Has(false);
+    let _ = ast::Visit::visit(expr, &mut has);
+    if has.0 {
+        let alias = Ident::with_quote('"', super::naming::output_name(expr));
+        let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+        *item = SelectItem::ExprWithAlias { expr, alias };
+    }
 }

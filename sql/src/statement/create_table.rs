@@ -160,7 +160,7 @@ async fn as_query(
     }
     // From here on a failure takes the table back, also where the client goes away.
     let filled = async {
-        let optimized = planned.optimized_as_is()?;
+        let optimized = planned.assigned()?;
         let physical = planned.physical(&optimized).await?;
         let rows = run::start(ctx, physical, planned.state.task_ctx(), target.clone());
         let (lake, name) = (ctx.engine.lake.clone(), name.clone());

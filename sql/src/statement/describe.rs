@@ -114,7 +114,7 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
             }
             Ok(rows)
         }
-        Some(Relation::System { provider, .. }) => {
+        Some(Relation::System(provider)) => {
             if describe.kind.is_some_and(|k| k != ObjectKind::Table) {
                 return wrong(ObjectKind::Table);
             }

@@ -32,7 +32,7 @@ pub(super) async fn explain(ctx: &StatementContext<'_>, explain: &Explain) -> Re
     let text = guard(&ctx.cancel, ctx.deadline, plan_text(ctx, explain)).await?;
     let columns = columns();
     let schema = run::schema_of(&columns);
-    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from_iter_values(text.lines()))])?;
+    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from_iter_values(text.lines().collect::<Vec<_>>()))])?;
     Ok(Outcome::Rows { columns, stream: run::rows(schema, vec![batch]), tag: RowsTag::Explain })
 }
 

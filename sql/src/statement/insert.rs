@@ -105,7 +105,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
             }
             return Err(error);
         }
-        Some(Relation::System { .. }) => {
+        Some(Relation::System(_)) => {
             return Err(SqlError::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{shown}\" belongs to the server"),
@@ -251,14 +251,14 @@ fn prepare_source(source: &Query, columns: &mut Vec<FieldRef>) -> Result<Query> 
                     return Err(SqlError::syntax("VALUES lists must all be the same length"));
                 }
                 for (cell, column) in row.iter_mut().zip(columns.iter()) {
-                    type_cell(cell, column.data_type())?;
+                    type_cell(cell, column.data_type(), true)?;
                 }
             }
         }
         SetExpr::Select(select) if select_width(select).is_some() => {
             for (item, column) in select.projection.iter_mut().zip(columns.iter()) {
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                    type_cell(expr, column.data_type())?;
+                    type_cell(expr, column.data_type(), false)?;
                 }
             }
         }
@@ -273,7 +273,9 @@ fn select_width(select: &Select) -> Option<usize> {
     select.projection.iter().all(plain).then_some(select.projection.len())
 }
 
-fn type_cell(cell: &mut ast::Expr, to: &DataType) -> Result<()> {
+/// Casts an untyped literal to the column's type. In VALUES every cell is cast: the rows would have to agree on one
+/// type otherwise, which may be another one than the column's.
+fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
     let literal = match cell {
         ast::Expr::Value(v) => matches!(v.value, Value::SingleQuotedString(_) | Value::Null | Value::Placeholder(_)),
         // DEFAULT: there are none, so it is null.
@@ -283,7 +285,7 @@ fn type_cell(cell: &mut ast::Expr, to: &DataType) -> Result<()> {
         }
         _ => false,
     };
-    if !literal {
+    if !literal && !values {
         return Ok(());
     }
     if let Some(name) = type_name(to) {
@@ -381,7 +383,7 @@ async fn rows(
         exprs.push(expr.alias(field.name()));
     }
     planned.plan = LogicalPlanBuilder::from(planned.plan).project(exprs)?.build()?;
-    let optimized = planned.optimized_as_is()?;
+    let optimized = planned.assigned()?;
     let physical = planned.physical(&optimized).await?;
     let stream = run::start(ctx, physical, planned.state.task_ctx(), nullable(&checked.written));
     Ok(fit(stream, checked.written.clone(), checked.name.clone()))

@@ -18,6 +18,7 @@ pub(super) async fn table(engine: &Arc<Engine>, name: &str) -> Result<Option<Arc
         "flow_lag" => flow_lag(&engine.supervisor().statuses()),
         "commits" => commits(&engine.supervisor().statuses()),
         "connections" => definitions(engine, DefinitionKind::Connection).await?,
+        "secrets" => definitions(engine, DefinitionKind::Secret).await?,
         "streams" => definitions(engine, DefinitionKind::Stream).await?,
         "sessions" => sessions(engine),
         _ => return Ok(None),
@@ -30,7 +31,8 @@ pub(super) async fn table(engine: &Arc<Engine>, name: &str) -> Result<Option<Arc
 }
 
 /// Names of the views.
-pub(crate) const NAMES: [&str; 6] = ["commits", "connections", "flow_lag", "flows", "sessions", "streams"];
+pub(crate) const NAMES: [&str; 7] =
+    ["commits", "connections", "flow_lag", "flows", "secrets", "sessions", "streams"];
 
 type Columns = Vec<(&'static str, ArrayRef)>;
 

@@ -1,0 +1,11 @@
+//! Statements against an engine in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod errors;
+mod fakes;
+mod flows;
+mod hidden;
+mod queries;
+mod sessions;
+mod writes;

@@ -1,0 +1,195 @@
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::ScalarValue;
+
+use super::fakes::Bench;
+
+#[tokio::test]
+async fn outputs_are_named_as_in_postgres() {
+    let mut b = Bench::new().await;
+    for (sql, names) in [
+        ("SELECT 1", vec!["?column?"]),
+        ("SELECT 1 + 1, 'x'", vec!["?column?", "?column?"]),
+        ("SELECT count(*) FROM t", vec!["count"]),
+        ("SELECT count(*), count(*) FROM t", vec!["count", "count"]),
+        ("SELECT max(id), min(id) FROM t", vec!["max", "min"]),
+        ("SELECT id::text, '1'::int, name FROM t", vec!["id", "int4", "name"]),
+        ("SELECT lower(name)::varchar FROM t", vec!["lower"]),
+        ("SELECT t.id, t.id FROM t", vec!["id", "id"]),
+        ("SELECT 1 AS a, 2 AS a", vec!["a", "a"]),
+        ("SELECT NULL, NULL", vec!["?column?", "?column?"]),
+        ("SELECT coalesce(name, 'x') FROM t", vec!["coalesce"]),
+        ("SELECT CASE WHEN id = 1 THEN 1 ELSE 2 END FROM t", vec!["case"]),
+        ("SELECT CASE WHEN id = 1 THEN 'a' ELSE name END FROM t", vec!["name"]),
+        ("SELECT (SELECT max(id) FROM t)", vec!["max"]),
+        ("SELECT EXISTS (SELECT 1 FROM t)", vec!["exists"]),
+        ("SELECT *, id FROM t", vec!["id", "name", "at", "id"]),
+        ("SELECT *, count(*) OVER () FROM t", vec!["id", "name", "at", "count"]),
+        ("SELECT x.count FROM (SELECT count(*) FROM t) x", vec!["count"]),
+        ("SELECT DATE '2026-01-01', now() IS NULL", vec!["date", "?column?"]),
+        ("SELECT extract(year FROM at) FROM t", vec!["extract"]),
+        ("VALUES (1, 'a')", vec!["column1", "column2"]),
+        ("SELECT Name FROM T", vec!["name"]),
+        ("SELECT name AS \"Name\" FROM t", vec!["Name"]),
+        ("SELECT g FROM generate_series(1, 2) AS g", vec!["g"]),
+        ("SELECT * FROM generate_series(1, 2)", vec!["generate_series"]),
+    ] {
+        assert_eq!(b.columns(sql).await, names, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn order_and_group_see_the_names() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.rows("SELECT name, count(*) FROM t GROUP BY name ORDER BY count, name").await, [["one", "1"], ["two", "1"]]);
+    assert_eq!(b.rows("SELECT lower(name) FROM t GROUP BY lower(name) ORDER BY lower(name) DESC").await, [["two"], ["one"]]);
+    assert_eq!(b.rows("SELECT upper(name) FROM t ORDER BY upper DESC").await, [["TWO"], ["ONE"]]);
+    assert_eq!(b.rows("SELECT id::text FROM t ORDER BY -id").await, [["2"], ["1"]]);
+    assert_eq!(b.rows("SELECT name, sum(id) FROM t GROUP BY 1 ORDER BY 2 DESC").await, [["two", "2"], ["one", "1"]]);
+    assert_eq!(b.rows("SELECT name FROM t GROUP BY name HAVING sum(id) > 1").await, [["two"]]);
+    assert_eq!(b.code("SELECT id AS a, name AS a FROM t ORDER BY a").await, "42702");
+}
+
+#[tokio::test]
+async fn names_resolve_by_search_path() {
+    let mut b = Bench::new().await;
+    b.run("CREATE SCHEMA silver; CREATE TABLE silver.t (id BIGINT); INSERT INTO silver.t VALUES (7)").await.unwrap();
+    assert_eq!(b.cell("SELECT count(*) FROM t").await, "2");
+    assert_eq!(b.cell("SELECT id FROM silver.t").await, "7");
+    assert_eq!(b.cell("SELECT id FROM lake.silver.t").await, "7");
+    b.run("SET search_path = silver, public").await.unwrap();
+    assert_eq!(b.cell("SELECT id FROM t").await, "7");
+    assert_eq!(b.cell("SELECT t.id FROM t").await, "7");
+    assert_eq!(b.cell("SELECT current_schema()").await, "silver");
+    assert_eq!(b.code("SELECT * FROM other.public.t").await, "0A000");
+    assert_eq!(b.code("SELECT * FROM nothing").await, "42P01");
+}
+
+#[tokio::test]
+async fn suffixes_of_tables() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.cell("SELECT count(*) FROM \"t$committed\"").await, "2");
+    assert_eq!(b.code("SELECT * FROM \"t$live\"").await, "0A000");
+    assert_eq!(b.code("SELECT * FROM \"t$snapshots\"").await, "0A000");
+    assert_eq!(b.code("SELECT * FROM \"s$committed\"").await, "42809");
+    assert_eq!(b.code("SELECT * FROM \"nothing$committed\"").await, "42P01");
+}
+
+#[tokio::test]
+async fn system_views_answer() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.rows("SELECT * FROM system.flows").await.len(), 0);
+    assert_eq!(b.rows("SELECT flow, lag FROM system.flow_lag").await.len(), 0);
+    assert_eq!(b.cell("SELECT name FROM system.streams").await, "lake.public.s");
+    assert_eq!(b.cell("SELECT name FROM system.connections").await, "k");
+    assert_eq!(b.cell("SELECT count(*) FROM system.sessions WHERE state = 'active'").await, "1");
+    assert_eq!(b.code("SELECT * FROM system.nothing").await, "42P01");
+}
+
+#[tokio::test]
+async fn unbounded_reads_are_refused() {
+    let mut b = Bench::new().await;
+    let e = b.run("SELECT * FROM STREAM s").await.unwrap_err();
+    assert_eq!(e.state.as_str(), "0A000");
+    assert!(e.hint.is_some());
+    assert_eq!(b.code("SELECT * FROM t, STREAM(s)").await, "0A000");
+}
+
+#[tokio::test]
+async fn parameters_take_types_from_their_use() {
+    let mut b = Bench::new().await;
+    let statement = b.session.parse("SELECT name FROM t WHERE id = $2 AND name = $1 AND $3 = 'x'").unwrap().remove(0);
+    let prepared = b.session.prepare(&statement, &[]).await.unwrap();
+    assert_eq!(prepared.params, [DataType::Utf8, DataType::Int64, DataType::Utf8]);
+    let answer = b
+        .run_with(
+            "SELECT name, $1 + 1 AS n FROM t WHERE id = $1",
+            &[Some(DataType::Int32)],
+            vec![ScalarValue::Int32(Some(2))],
+        )
+        .await
+        .unwrap();
+    assert_eq!(answer.rows, [["two", "3"]]);
+    // Ten and more: their order is that of numbers.
+    let sql = "SELECT id FROM t WHERE id = $10 OR id = $2 OR id = $1 OR name = $3 OR name = $4 OR name = $5 OR name = $6 \
+               OR name = $7 OR name = $8 OR name = $9";
+    let statement = b.session.parse(sql).unwrap().remove(0);
+    let prepared = b.session.prepare(&statement, &[]).await.unwrap();
+    assert_eq!(prepared.params.len(), 10);
+    assert_eq!(prepared.params[9], DataType::Int64);
+    assert_eq!(prepared.params[2], DataType::Utf8);
+    let answer = b.run_with("SELECT id FROM t ORDER BY id LIMIT $1", &[], vec![ScalarValue::Int64(Some(1))]).await.unwrap();
+    assert_eq!(answer.rows, [["1"]]);
+    let e = b.run_with("SELECT $1::int", &[], vec![]).await.unwrap_err();
+    assert_eq!(e.state.as_str(), "08P01");
+}
+
+#[tokio::test]
+async fn types_leave_as_the_wire_knows_them() {
+    let mut b = Bench::new().await;
+    let answer = b.run("SELECT now(), NULL, 'x', 1.5, at, 1 FROM t LIMIT 1").await.unwrap();
+    let tz = DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()));
+    assert_eq!(
+        answer.types,
+        [tz.clone(), DataType::Utf8, DataType::Utf8, DataType::Decimal128(2, 1), tz, DataType::Int64]
+    );
+    assert_eq!(b.cell("SELECT 1.005::numeric(10,2)").await, "1.01");
+    assert_eq!(b.cell("SELECT 'abc'::varchar(2)").await, "ab");
+    assert_eq!(b.cell("SELECT '\\x00ff'::bytea").await, "00ff");
+    assert_eq!(b.cell("SELECT version()").await.split(' ').next(), Some("PostgreSQL"));
+    assert_eq!(b.cell("SELECT current_user").await, "ana");
+    assert_eq!(b.cell("SELECT current_database()").await, "lake");
+    assert_eq!(b.cell("SELECT current_setting('TimeZone')").await, "UTC");
+}
+
+#[tokio::test]
+async fn wall_clock_follows_the_time_zone() {
+    let mut b = Bench::new().await;
+    let day = "SELECT date_trunc('day', '2026-01-01 23:30:00+00'::timestamptz)";
+    assert_eq!(b.cell(day).await, "2026-01-01T00:00:00Z");
+    assert_eq!(b.cell("SELECT extract(hour FROM '2026-01-01 23:30:00+00'::timestamptz)").await, "23");
+    b.run("SET TIME ZONE 'Europe/Berlin'").await.unwrap();
+    assert_eq!(b.cell(day).await, "2026-01-01T23:00:00Z");
+    assert_eq!(b.cell("SELECT extract(hour FROM '2026-01-01 23:30:00+00'::timestamptz)").await, "0");
+    assert_eq!(b.cell("SELECT '2026-01-01 23:30:00+00'::timestamptz::date").await, "2026-01-02");
+    assert_eq!(b.cell("SELECT '2026-01-01 23:30:00+00'::timestamptz::timestamp").await, "2026-01-02T00:30:00");
+    assert_eq!(b.cell("SELECT '2026-01-02 00:30'::timestamptz").await, "2026-01-01T23:30:00Z");
+    assert_eq!(b.cell("SELECT TIMESTAMP '2026-01-02 00:30'::timestamptz").await, "2026-01-01T23:30:00Z");
+    assert_eq!(b.cell("SELECT DATE '2026-01-02'::timestamptz").await, "2026-01-01T23:00:00Z");
+    assert_eq!(b.cell("SELECT count(*) FROM s WHERE ts < '2026-01-02 01:00'").await, "1");
+    b.run("SET TIME ZONE 'UTC'").await.unwrap();
+    assert_eq!(
+        b.cell("SELECT '2026-01-01 23:30:00+00'::timestamptz AT TIME ZONE 'Europe/Berlin'").await,
+        "2026-01-02T00:30:00"
+    );
+    assert_eq!(
+        b.cell("SELECT TIMESTAMP '2026-01-02 00:30' AT TIME ZONE 'Europe/Berlin'").await,
+        "2026-01-01T23:30:00Z"
+    );
+}
+
+#[tokio::test]
+async fn explain_is_one_column() {
+    let mut b = Bench::new().await;
+    let answer = b.run("EXPLAIN SELECT id FROM s WHERE _offset < 3").await.unwrap();
+    assert_eq!(answer.columns, ["QUERY PLAN"]);
+    assert!(!answer.rows.is_empty());
+    let answer = b.run("EXPLAIN ANALYZE SELECT count(*) FROM t").await.unwrap();
+    assert_eq!(answer.rows.last().unwrap()[0], "Rows: 1");
+}
+
+#[tokio::test]
+async fn shapes_that_would_answer_wrongly_are_refused() {
+    let mut b = Bench::new().await;
+    for sql in [
+        "SELECT to_char(at, 'YYYY') FROM t",
+        "SELECT name FROM t WHERE name SIMILAR TO 'o%'",
+        "SELECT * FROM t TABLESAMPLE BERNOULLI (0)",
+        "SELECT generate_series(1, 3)",
+        "SELECT * FROM t FOR UPDATE",
+        "UPDATE t SET id = 1",
+        "DELETE FROM t",
+    ] {
+        assert_eq!(b.code(sql).await, "0A000", "{sql}");
+    }
+    assert_eq!(b.rows("SELECT id FROM t ORDER BY id FETCH FIRST 1 ROW ONLY").await, [["1"]]);
+}
