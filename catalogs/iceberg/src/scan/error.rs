@@ -14,6 +14,13 @@ pub(crate) fn from_iceberg(e: iceberg::Error) -> Error {
 
 pub(crate) fn from_parquet(e: parquet::errors::ParquetError, location: &str) -> Error {
     use parquet::errors::ParquetError as P;
+    let e = match e {
+        P::External(inner) => match inner.downcast::<Error>() {
+            Ok(ours) => return *ours,
+            Err(inner) => P::External(inner),
+        },
+        other => other,
+    };
     let kind = match e {
         P::External(_) => ErrorKind::Unavailable,
         P::NYI(_) => ErrorKind::Unsupported,

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Planning is done when the plan is made: the leaf holds a list of files and what applies to each. The three types to
-//! know: [`IcebergTable`] (the table provider), [`plan::Planned`] (what a query reads) and [`source::IcebergSource`]
+//! know: `IcebergTable` (the table provider), `plan::Planned` (what a query reads) and `source::IcebergSource`
 //! (how a file is opened).
 
 mod adapt;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::{ConfigOptions, TableParquetOptions};
-use datafusion::common::{Result as DfResult, ScalarValue};
+use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{
     FileOpenFuture, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
@@ -19,12 +19,13 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::DisplayFormatType;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use tidewater_catalogs::{Error, Result};
 
 use super::columns::ScanSchema;
 use super::deletes::{DeleteFile, access_plan, merge};
+use super::error::from_parquet;
 use super::fields::FieldIdAdapterFactory;
 use super::reader::Readers;
 
@@ -215,25 +216,42 @@ impl FileOpener for IcebergOpener {
         // Without its task a file would be read without its deletes.
         let task = task.ok_or_else(|| Error::internal("scan of an iceberg table has lost a file's task"))?;
         if task.deletes.is_empty() {
-            return match &self.plain {
-                Some(plain) if task.constants.is_empty() => plain.open(file),
-                _ => self.parquet_opener(&task.constants, self.limit)?.open(file),
+            let opened = match &self.plain {
+                Some(plain) if task.constants.is_empty() => plain.open(file)?,
+                _ => self.parquet_opener(&task.constants, self.limit)?.open(file)?,
             };
+            return Ok(with_kinds(opened, task));
         }
         // The stream above applies the limit. Here it would meet DataFusion's pruning by limit, which drops the
         // selection of rows that are not deleted.
         let opener = self.parquet_opener(&task.constants, None)?;
         let readers = self.readers.clone();
-        Ok(async move {
+        let located = task.clone();
+        let opened = async move {
             let deleted = deleted_positions(&readers, &task).await?;
             if !deleted.is_empty() {
                 let footer = readers.footer(&file.object_meta.location, file.object_meta.size).await?;
                 file.extensions = Some(Arc::new(access_plan(&footer, &deleted)?));
             }
             opener.open(file)?.await
-        }
-        .boxed())
+        };
+        Ok(with_kinds(opened.boxed(), located))
     }
+}
+
+/// What the Parquet reader reports, as an error with a kind and the name of the file.
+fn with_kinds(opened: FileOpenFuture, task: Arc<FileTask>) -> FileOpenFuture {
+    let name = move |e: DataFusionError| match e {
+        DataFusionError::ParquetError(e) => from_parquet(*e, &task.location).into(),
+        other => other,
+    };
+    async move {
+        match opened.await {
+            Ok(batches) => Ok(batches.map_err(name).boxed()),
+            Err(e) => Err(name(e)),
+        }
+    }
+    .boxed()
 }
 
 async fn deleted_positions(readers: &Readers, task: &FileTask) -> Result<Arc<[u64]>> {

@@ -70,28 +70,7 @@ async fn id_table(files: i64) -> (Fixture, Vec<DataFile>) {
 }
 
 fn kind(result: datafusion::common::Result<Vec<String>>) -> ErrorKind {
-    let mut error: Box<dyn std::error::Error + Send + Sync> = Box::new(result.unwrap_err());
-    loop {
-        // Parquet and DataFusion wrap what comes from below.
-        error = match error.downcast::<datafusion::common::DataFusionError>() {
-            Ok(e) => match *e {
-                datafusion::common::DataFusionError::External(inner) => inner,
-                datafusion::common::DataFusionError::Context(_, inner) => inner,
-                datafusion::common::DataFusionError::ParquetError(inner) => inner,
-                other => panic!("{other}"),
-            },
-            Err(error) => match error.downcast::<parquet::errors::ParquetError>() {
-                Ok(e) => match *e {
-                    parquet::errors::ParquetError::External(inner) => inner,
-                    other => panic!("{other}"),
-                },
-                Err(error) => match error.downcast::<Error>() {
-                    Ok(e) => return e.kind(),
-                    Err(other) => panic!("{other}"),
-                },
-            },
-        }
-    }
+    Error::from(result.unwrap_err()).kind()
 }
 
 #[tokio::test]
@@ -178,8 +157,9 @@ async fn check_transform(primitive: P, transform: Transform, values: ArrayRef, p
         }
     }
     assert!(equal_pruned, "{transform} leaves no file out for an equality");
-    assert_eq!(range_pruned, prunes_ranges, "{transform}");
     let nulls = values.null_count();
+    // Nulls are left out by any transform.
+    assert_eq!(range_pruned, prunes_ranges || nulls > 0, "{transform}");
     assert_eq!(table.query("select count(*) from t where v is null").await, [nulls.to_string()]);
     if nulls > 0 {
         assert_eq!(table.files("select v from t where v is null").await, format!("{nulls}/{}", values.len()));
@@ -337,10 +317,6 @@ fn nested(fields: Vec<Arc<NestedField>>) -> Type {
     Type::Struct(StructType::new(fields))
 }
 
-fn rename(array: &ArrayRef, to: &DataType) -> ArrayRef {
-    make_array(array.to_data().into_builder().data_type(to.clone()).build().unwrap())
-}
-
 #[tokio::test]
 async fn nested_fields_are_found_by_id() {
     let inner = nested(vec![optional(3, "x", P::Int), optional(4, "y", P::String)]);
@@ -366,19 +342,18 @@ async fn nested_fields_are_found_by_id() {
     let DataType::List(element) = &field_types[1] else { panic!() };
     let DataType::Struct(element_fields) = element.data_type() else { panic!() };
     let l = ListArray::new(element.clone(), OffsetBuffer::from_lengths([2, 0]), pair(element_fields, None), None);
-    let mut builder = MapBuilder::new(None, StringBuilder::new(), Int32Builder::new());
-    builder.keys().append_value("k");
-    builder.values().append_value(5);
-    builder.append(true).unwrap();
-    builder.append(false).unwrap();
-    let m: ArrayRef = Arc::new(builder.finish());
-    let batch =
-        table.batch(vec![pair(s_fields, Some(vec![true, false])), Arc::new(l), rename(&m, &field_types[2]), ids(0..2)]);
+    let DataType::Map(entry, _) = &field_types[2] else { panic!() };
+    let DataType::Struct(entry_fields) = entry.data_type() else { panic!() };
+    let entries: Vec<ArrayRef> = vec![texts([Some("k")]), Arc::new(Int32Array::from(vec![5]))];
+    let entries = StructArray::new(entry_fields.clone(), entries, None);
+    let offsets = OffsetBuffer::from_lengths([1, 0]);
+    let m = MapArray::new(entry.clone(), offsets, entries, Some(vec![true, false].into()), false);
+    let batch = table.batch(vec![pair(s_fields, Some(vec![true, false])), Arc::new(l), Arc::new(m), ids(0..2)]);
     let file = table.data_file(batch, Struct::empty()).await;
     table.commit(vec![file]).await;
     assert_eq!(
         table.query("select s, l, m from t where id = 0").await,
-        ["{x: 1, y: p}|[{x: 1, y: p}, {x: 2, y: }]|{k: 5}"]
+        ["{x: 1, y: p}|[{x: 1, y: p}, {x: 2, y: null}]|{k: 5}"]
     );
 
     // In each struct: the order is turned, one field renamed and grown, one dropped, one added under its name.
@@ -405,7 +380,7 @@ async fn nested_fields_are_found_by_id() {
     );
     assert_eq!(
         table.query("select s, l, mm from t order by id").await,
-        ["{y: , z: 1}|[{x: p, w: }, {x: , w: }]|{k: 5}", "null|[]|null"]
+        ["{y: null, z: 1}|[{x: p, w: null}, {x: null, w: null}]|{k: 5}", "null|[]|null"]
     );
     assert_eq!(table.query("select s['z'], s['y'] from t where s['z'] = 1").await, ["1|null"]);
 }
@@ -456,6 +431,17 @@ async fn files_without_ids_need_a_name_mapping() {
 }
 
 #[tokio::test]
+async fn damaged_and_missing_files_keep_their_kind() {
+    let (table, files) = id_table(2).await;
+    let path = |file: &DataFile| file.file_path().trim_start_matches("file://").to_owned();
+    std::fs::remove_file(path(&files[0])).unwrap();
+    assert_eq!(kind(rows(&table.context(1), "select id from t where id < 100").await), ErrorKind::Unavailable);
+    let size = std::fs::metadata(path(&files[1])).unwrap().len() as usize;
+    std::fs::write(path(&files[1]), vec![7; size]).unwrap();
+    assert_eq!(kind(rows(&table.context(1), "select id from t where id >= 100").await), ErrorKind::DataCorrupt);
+}
+
+#[tokio::test]
 async fn types_that_do_not_fit_are_refused() {
     let mut table = Fixture::new(schema(vec![optional(1, "id", P::Long), optional(2, "v", P::Int)]), no_spec());
     let arrow = table.arrow();
@@ -494,7 +480,8 @@ async fn position_deletes_hide_rows() {
     assert_eq!(got, expected.iter().map(i64::to_string).collect::<Vec<_>>());
     assert_eq!(table.query("select count(*), min(id), max(id) from t where id < 100").await, ["97|2|98"]);
     assert_eq!(table.query("select count(*), min(id) from t").await, ["296|2"]);
-    assert!(table.plan("select id from t").await.1.contains("files_with_deletes=2"));
+    // A delete file that names no data file may concern any of its partition.
+    assert!(table.plan("select id from t").await.1.contains("files_with_deletes=3"));
     for id in [0, 1, 99, 150] {
         assert!(table.query(&format!("select id from t where id = {id}")).await.is_empty());
     }
@@ -654,7 +641,7 @@ async fn nan_survives_pruning() {
     assert_eq!(table.query("select max(f) from t where f < 100").await, ["3.0"]);
     assert_eq!(table.files("select f from t where f < -5").await, "2/4");
     let context = table.context(1);
-    let plain = rows(&context, "select cast(f as varchar) from t order by f desc limit 4").await.unwrap();
+    let plain = rows(&context, "select cast(f as varchar) as text from t order by t.f desc limit 4").await.unwrap();
     assert_eq!(plain, ["NaN", "NaN", "NaN", "3.0"]);
 }
 
