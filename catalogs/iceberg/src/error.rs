@@ -35,7 +35,9 @@ pub(crate) fn sql(what: &str, e: sqlx::Error) -> Error {
     Error::new(kind, format!("cannot {what} in the catalog database")).with_source(e)
 }
 
-pub(crate) fn joined<T>(result: Result<tidewater_catalogs::Result<T>, tokio::task::JoinError>) -> tidewater_catalogs::Result<T> {
+pub(crate) fn joined<T>(
+    result: Result<tidewater_catalogs::Result<T>, tokio::task::JoinError>,
+) -> tidewater_catalogs::Result<T> {
     match result {
         Ok(inner) => inner,
         Err(e) => Err(Error::internal("a file task did not finish").with_source(e)),

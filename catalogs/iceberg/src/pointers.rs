@@ -213,7 +213,8 @@ impl Pointers {
         } else if self.tables(namespace).await?.is_empty() {
             Err(Error::not_found(format!("schema \"{namespace}\" does not exist")))
         } else {
-            Err(Error::invalid(format!("schema \"{namespace}\" still holds tables")).with_hint("Drop the tables first."))
+            Err(Error::invalid(format!("schema \"{namespace}\" still holds tables"))
+                .with_hint("Drop the tables first."))
         }
     }
 }

@@ -49,9 +49,10 @@ pub(crate) fn defaults() -> BTreeMap<String, String> {
 pub(crate) fn get<T: FromStr + Copy>(properties: &HashMap<String, String>, (key, default): (&str, T)) -> Result<T> {
     match properties.get(key) {
         None => Ok(default),
-        Some(text) => text.trim().parse().map_err(|_| {
-            Error::invalid(format!("invalid value for table property \"{key}\": \"{text}\""))
-        }),
+        Some(text) => text
+            .trim()
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid value for table property \"{key}\": \"{text}\""))),
     }
 }
 
@@ -70,7 +71,10 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
         SNAPSHOTS_TO_KEEP,
     ] {
         if get(properties, number)? == 0 {
-            return Err(Error::invalid(format!("invalid value for table property \"{}\": it must be above 0", number.0)));
+            return Err(Error::invalid(format!(
+                "invalid value for table property \"{}\": it must be above 0",
+                number.0
+            )));
         }
     }
     get(properties, SNAPSHOT_AGE_MS)?;

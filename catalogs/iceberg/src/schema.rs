@@ -257,10 +257,8 @@ mod tests {
 
     #[test]
     fn doubled_names_are_refused() {
-        let schema = ArrowSchema::new(vec![
-            Field::new("a", DataType::Int32, true),
-            Field::new("a", DataType::Int64, true),
-        ]);
+        let schema =
+            ArrowSchema::new(vec![Field::new("a", DataType::Int32, true), Field::new("a", DataType::Int64, true)]);
         assert_eq!(to_iceberg(&schema).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }

@@ -66,7 +66,9 @@ impl SqlLake {
     pub async fn open(options: SqlLakeOptions) -> Result<Self> {
         let storage = Storage::open(&options.warehouse, Arc::clone(&options.object_store))?;
         let pointers = Pointers::open(&options.database_path).await?;
-        for namespace in [DEFAULT_SCHEMA.to_string(), SYSTEM_CATALOG.to_string(), format!("{SYSTEM_CATALOG}.{DLQ_SCHEMA}")] {
+        for namespace in
+            [DEFAULT_SCHEMA.to_string(), SYSTEM_CATALOG.to_string(), format!("{SYSTEM_CATALOG}.{DLQ_SCHEMA}")]
+        {
             pointers.create_namespace(&namespace).await?;
         }
         let parsed = Cache::builder()
@@ -74,14 +76,16 @@ impl SqlLake {
             .weigher(|_, parsed: &Parsed| u32::try_from(parsed.bytes).unwrap_or(u32::MAX))
             .build();
         let cache = Arc::new(MetadataCache::new(options.metadata_cache_bytes));
-        Ok(Self { lake: Arc::new(Lake {
-            pointers,
-            storage,
-            cache,
-            parsed,
-            #[cfg(test)]
-            lost_answers: 0.into(),
-        }) })
+        Ok(Self {
+            lake: Arc::new(Lake {
+                pointers,
+                storage,
+                cache,
+                parsed,
+                #[cfg(test)]
+                lost_answers: 0.into(),
+            }),
+        })
     }
 
     /// Checkpoints and the like, in the same warehouse.
@@ -279,11 +283,10 @@ impl Lake {
 }
 
 fn at_snapshot(metadata: &TableMetadata, snapshot: i64) -> Result<TableMetadata> {
-    let reference = iceberg::spec::SnapshotReference::new(
-        snapshot,
-        iceberg::spec::SnapshotRetention::branch(None, None, None),
-    );
-    let built = metadata.clone().into_builder(None).set_ref(iceberg::spec::MAIN_BRANCH, reference).and_then(|b| b.build());
+    let reference =
+        iceberg::spec::SnapshotReference::new(snapshot, iceberg::spec::SnapshotRetention::branch(None, None, None));
+    let built =
+        metadata.clone().into_builder(None).set_ref(iceberg::spec::MAIN_BRANCH, reference).and_then(|b| b.build());
     Ok(built.map_err(|e| error::iceberg("read a snapshot", e))?.metadata)
 }
 
@@ -300,7 +303,11 @@ impl LakeCatalog for SqlLake {
             all.into_iter().filter(|n| !n.contains('.') && n != SYSTEM_CATALOG).collect()
         } else {
             let prefix = format!("{catalog}.");
-            all.iter().filter_map(|n| n.strip_prefix(&prefix)).filter(|n| !n.contains('.')).map(str::to_string).collect()
+            all.iter()
+                .filter_map(|n| n.strip_prefix(&prefix))
+                .filter(|n| !n.contains('.'))
+                .map(str::to_string)
+                .collect()
         })
     }
 
@@ -342,7 +349,8 @@ impl LakeCatalog for SqlLake {
         }
         let metadata = new_metadata(&self.lake.storage, table)?;
         let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), uuid::Uuid::new_v4());
-        let json = serde_json::to_vec(&metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+        let json =
+            serde_json::to_vec(&metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
         self.lake.storage.write_new(vec![(location.clone(), json.into())]).await?;
         self.lake.pointers.create(&namespace, &name.name, &location).await?;
         let state = self.lake.state(&name, Arc::new(metadata), &location)?;
@@ -468,7 +476,8 @@ fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]
             Transform::Hour => (IcebergTransform::Hour, "_hour"),
         };
         let fits = transform.result_type(&source.field_type).is_ok()
-            && !(transform == IcebergTransform::Hour && matches!(source.field_type.as_ref(), Type::Primitive(PrimitiveType::Date)));
+            && !(transform == IcebergTransform::Hour
+                && matches!(source.field_type.as_ref(), Type::Primitive(PrimitiveType::Date)));
         if !fits {
             return Err(Error::invalid(format!(
                 "partition transform {transform} cannot be applied to column \"{}\" of type {}",

@@ -70,7 +70,11 @@ impl SqlTable {
                 ));
             }
             attempts += 1;
-            let add = files.files.iter().map(|f| from_staged(&state.metadata, f)).collect::<Result<Vec<(i32, DataFile)>>>()?;
+            let add = files
+                .files
+                .iter()
+                .map(|f| from_staged(&state.metadata, f))
+                .collect::<Result<Vec<(i32, DataFile)>>>()?;
             let change = Change {
                 operation: Operation::Append,
                 commit,
@@ -84,7 +88,9 @@ impl SqlTable {
                 Swap::Done(_) => return Ok(()),
                 Swap::NotAsked(e) => return Err(e),
                 Swap::Moved => {}
-                Swap::Unknown(e) => tracing::warn!(table = %self.state.name, error = %e, "answer to an append was lost"),
+                Swap::Unknown(e) => {
+                    tracing::warn!(table = %self.state.name, error = %e, "answer to an append was lost")
+                }
             }
             // A short wait, growing, so that two inserts do not keep meeting.
             tokio::time::sleep(std::time::Duration::from_millis(u64::from(attempts.min(10)) * 5)).await;

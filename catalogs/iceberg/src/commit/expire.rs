@@ -1,7 +1,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use iceberg::spec::{MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata};
+use iceberg::spec::{
+    MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
+};
 use serde::Deserialize;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
@@ -31,11 +33,8 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
         return Ok(());
     }
     let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
-    let mut builder = metadata
-        .as_ref()
-        .clone()
-        .into_builder(Some(state.metadata_location.clone()))
-        .remove_snapshots(&ids);
+    let mut builder =
+        metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())).remove_snapshots(&ids);
     let notes = descents(metadata, &ids)?;
     if !notes.is_empty() {
         builder = builder.set_properties(notes).map_err(|e| error::iceberg("expire snapshots", e))?;

@@ -26,7 +26,9 @@ pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
         Some(snapshot) => {
             let bytes = read(state, snapshot.manifest_list()).await?;
             let list = iceberg::spec::ManifestList::parse_with_version(&bytes, state.metadata.format_version())
-                .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
+                .map_err(|e| {
+                    error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list())
+                })?;
             Ok(list.consume_entries().into_iter().collect())
         }
     }

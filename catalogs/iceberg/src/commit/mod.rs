@@ -111,8 +111,11 @@ impl LakeCommitTable {
             (AnchorState::Absent, None) => true,
             (AnchorState::Valid(found), Some(expected)) => found == *expected,
             (AnchorState::Broken(why), _) => {
-                return Err(Error::new(ErrorKind::Conflict, format!("the anchor of flow \"{}\" is broken", request.flow))
-                    .with_detail(why));
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("the anchor of flow \"{}\" is broken", request.flow),
+                )
+                .with_detail(why));
             }
             _ => false,
         };

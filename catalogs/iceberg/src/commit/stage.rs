@@ -113,10 +113,7 @@ pub(crate) fn data_files(metadata: &TableMetadata, request: &CommitRequest) -> R
     request.files.files.iter().map(|file| from_staged(metadata, file)).collect()
 }
 
-pub(crate) fn expired(
-    metadata: &TableMetadata,
-    logs: Vec<iceberg::spec::MetadataLog>,
-) -> Result<Vec<String>> {
+pub(crate) fn expired(metadata: &TableMetadata, logs: Vec<iceberg::spec::MetadataLog>) -> Result<Vec<String>> {
     if !p::get(metadata.properties(), p::DELETE_AFTER_COMMIT)? {
         return Ok(Vec::new());
     }
@@ -130,7 +127,8 @@ pub(crate) fn metadata_file(previous: &str, metadata: &TableMetadata) -> Result<
     let version = version.map_or_else(|| metadata.metadata_log().len() as u64, |v| v + 1);
     let directory = metadata.location().trim_end_matches('/');
     let location = format!("{directory}/metadata/{version:05}-{}.metadata.json", Uuid::new_v4());
-    let json = serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+    let json =
+        serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
     Ok((location, Bytes::from(json)))
 }
 

@@ -223,7 +223,10 @@ async fn an_anchor_that_is_not_expected_is_refused_unasked() {
     let ask = request(Some(&invented), StagedFiles::default());
     assert_eq!(refused(table.try_commit(&absent, &ask).await).kind(), ErrorKind::Conflict);
     let head = begin(table.as_ref()).await;
-    assert_eq!(refused(table.try_commit(&head, &request(None, StagedFiles::default())).await).kind(), ErrorKind::Conflict);
+    assert_eq!(
+        refused(table.try_commit(&head, &request(None, StagedFiles::default())).await).kind(),
+        ErrorKind::Conflict
+    );
     let mut stale = valid(&head);
     stale.epoch += 1;
     assert_eq!(

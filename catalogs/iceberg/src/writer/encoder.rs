@@ -167,9 +167,8 @@ impl Encoder {
         let location = format!("{}/{folder}{}-{:05}.parquet", self.directory, self.prefix, self.next_file);
         self.next_file += 1;
         let sink = self.storage.create(&location)?;
-        let writer =
-            ArrowWriter::try_new(sink, Arc::clone(&self.arrow_schema), Some(self.properties.as_ref().clone()))
-                .map_err(|e| encode_error(&location, e))?;
+        let writer = ArrowWriter::try_new(sink, Arc::clone(&self.arrow_schema), Some(self.properties.as_ref().clone()))
+            .map_err(|e| encode_error(&location, e))?;
         let nans = vec![None; self.arrow_schema.fields().len()];
         Ok(OpenFile { writer, location, partition, nans, memory: 0 })
     }
@@ -231,7 +230,10 @@ impl Encoder {
 pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
     use iceberg::spec::{FormatVersion, PrimitiveType, Type};
     if metadata.format_version() != FormatVersion::V2 {
-        return Err(Error::unsupported(format!("tables of format version {} can be read only", metadata.format_version())));
+        return Err(Error::unsupported(format!(
+            "tables of format version {} can be read only",
+            metadata.format_version()
+        )));
     }
     if metadata.encryption_keys_iter().len() > 0 || metadata.properties().contains_key("encryption.key-id") {
         return Err(Error::unsupported("encrypted tables can be read only"));
@@ -251,7 +253,8 @@ pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
 }
 
 fn writer_properties(options: &HashMap<String, String>) -> Result<WriterProperties> {
-    let size = |property: (&str, u64)| p::get(options, property).map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
+    let size =
+        |property: (&str, u64)| p::get(options, property).map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
     Ok(WriterProperties::builder()
         .set_compression(compression(options)?)
         .set_max_row_group_row_count(Some(size(p::ROW_GROUP_ROWS)?))
@@ -342,10 +345,8 @@ fn human(transform: iceberg::spec::Transform, value: &iceberg::spec::PrimitiveLi
 
 /// The batch that the Parquet writer reads columns from; it goes by position and by its own schema.
 fn unchecked(columns: Vec<ArrayRef>) -> Result<RecordBatch> {
-    let fields: Vec<_> = columns
-        .iter()
-        .map(|c| arrow::datatypes::Field::new("", c.data_type().clone(), true))
-        .collect();
+    let fields: Vec<_> =
+        columns.iter().map(|c| arrow::datatypes::Field::new("", c.data_type().clone(), true)).collect();
     Ok(RecordBatch::try_new(Arc::new(arrow::datatypes::Schema::new(fields)), columns)?)
 }
 

@@ -118,7 +118,13 @@ impl Bound {
     fn and(self, next: Option<Datum>, none_needed: bool, better: impl Fn(&Datum, &Datum) -> bool) -> Self {
         match (self, next) {
             (Self::Unknown, _) => Self::Unknown,
-            (this, None) => if none_needed { this } else { Self::Unknown },
+            (this, None) => {
+                if none_needed {
+                    this
+                } else {
+                    Self::Unknown
+                }
+            }
             (Self::Empty, Some(new)) => Self::Known(new),
             (Self::Known(old), Some(new)) => Self::Known(if better(&old, &new) { new } else { old }),
         }

@@ -51,11 +51,15 @@ impl Splitter {
                 create_transform_function(&field.transform).map_err(|e| error::iceberg("partition the rows", e))?;
             let keeps_nulls = field.transform != Transform::Void;
             fields.push(PartitionColumn { name: field.name.clone(), source, transform, keeps_nulls });
-            let data_type = type_to_arrow_type(&typed.field_type).map_err(|e| error::iceberg("partition the rows", e))?;
+            let data_type =
+                type_to_arrow_type(&typed.field_type).map_err(|e| error::iceberg("partition the rows", e))?;
             sorts.push(SortField::new(match data_type {
                 DataType::LargeBinary => DataType::Binary,
                 DataType::FixedSizeBinary(_) => {
-                    return Err(Error::unsupported(format!("partition field \"{}\" has a fixed or uuid type", field.name)));
+                    return Err(Error::unsupported(format!(
+                        "partition field \"{}\" has a fixed or uuid type",
+                        field.name
+                    )));
                 }
                 other => other,
             }));
@@ -184,9 +188,7 @@ impl PartitionColumn {
             DataType::Float64 => {
                 return Ok(Some(Literal::double(array.as_primitive::<Float64Type>().value(row))));
             }
-            DataType::Decimal128(_, _) => {
-                PrimitiveLiteral::Int128(array.as_primitive::<Decimal128Type>().value(row))
-            }
+            DataType::Decimal128(_, _) => PrimitiveLiteral::Int128(array.as_primitive::<Decimal128Type>().value(row)),
             DataType::Utf8 => PrimitiveLiteral::String(array.as_string::<i32>().value(row).to_string()),
             DataType::Binary => PrimitiveLiteral::Binary(array.as_binary::<i32>().value(row).to_vec()),
             other => {

@@ -15,25 +15,20 @@ struct Description {
     data_file: serde_json::Value,
 }
 
-pub(crate) fn to_staged(
-    metadata: &TableMetadata,
-    spec_id: i32,
-    schema_id: i32,
-    file: DataFile,
-) -> Result<StagedFile> {
+pub(crate) fn to_staged(metadata: &TableMetadata, spec_id: i32, schema_id: i32, file: DataFile) -> Result<StagedFile> {
     let partition_type = partition_type(metadata, spec_id, schema_id)?;
     let (path, rows, size_bytes) = (file.file_path().to_string(), file.record_count(), file.file_size_in_bytes());
     let text = serialize_data_file_to_json(file, &partition_type, FormatVersion::V2)
         .map_err(|e| error::iceberg("describe a data file", e))?;
     let data_file = serde_json::from_str(&text).map_err(|e| not_json(&path, e))?;
-    let metadata = serde_json::to_value(Description { spec_id, schema_id, data_file }).map_err(|e| not_json(&path, e))?;
+    let metadata =
+        serde_json::to_value(Description { spec_id, schema_id, data_file }).map_err(|e| not_json(&path, e))?;
     Ok(StagedFile { path, rows, size_bytes, metadata })
 }
 
 /// The manifest entry of a staged file, and the id of its partition spec.
 pub(crate) fn from_staged(metadata: &TableMetadata, staged: &StagedFile) -> Result<(i32, DataFile)> {
-    let description =
-        Description::deserialize(&staged.metadata).map_err(|e| not_json(&staged.path, e))?;
+    let description = Description::deserialize(&staged.metadata).map_err(|e| not_json(&staged.path, e))?;
     let Description { spec_id, schema_id, data_file } = description;
     let schema = schema(metadata, schema_id)?;
     let partition_type = partition_type(metadata, spec_id, schema_id)?;

@@ -45,8 +45,14 @@ async fn every_transform_puts_each_row_into_its_partition() {
             by("at", Transform::Day),
             Box::new(move |id| (id % 7 != 0).then(|| PrimitiveLiteral::Int(day(id * crate::tests::HOUR_US)))),
         ),
-        (by("at", Transform::Year), Box::new(|id| (id % 7 != 0).then_some(PrimitiveLiteral::Int(if id < 0 { -1 } else { 0 })))),
-        (by("at", Transform::Month), Box::new(|id| (id % 7 != 0).then_some(PrimitiveLiteral::Int(if id < 0 { -1 } else { 0 })))),
+        (
+            by("at", Transform::Year),
+            Box::new(|id| (id % 7 != 0).then_some(PrimitiveLiteral::Int(if id < 0 { -1 } else { 0 }))),
+        ),
+        (
+            by("at", Transform::Month),
+            Box::new(|id| (id % 7 != 0).then_some(PrimitiveLiteral::Int(if id < 0 { -1 } else { 0 }))),
+        ),
         (
             by("name", Transform::Truncate(5)),
             Box::new(|id| (id % 7 != 0).then(|| PrimitiveLiteral::String("name ".to_string()))),
@@ -228,13 +234,17 @@ async fn rows_that_do_not_fit_are_refused() {
         let error = write(table.as_ref(), vec![with(0, column)]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
-    assert_eq!(write(table.as_ref(), vec![good.project(&[0, 1]).unwrap()]).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(
+        write(table.as_ref(), vec![good.project(&[0, 1]).unwrap()]).await.unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
 
     // Views and narrower types are the same values in another form.
     let view: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a"), None, Some("a long text, not inlined")]));
     let narrow: ArrayRef = Arc::new(Int32Array::from(vec![1, 2, 3]));
     let millis = TimestampMicrosecondArray::from(vec![1_000, 2_000, 3_000]).with_timezone("UTC");
-    let millis = arrow::compute::cast(&millis, &DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))).unwrap();
+    let millis =
+        arrow::compute::cast(&millis, &DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))).unwrap();
     for batch in [with(1, view), with(0, narrow), with(2, millis)] {
         assert_eq!(write(table.as_ref(), vec![batch]).await.unwrap().rows(), 3);
     }
