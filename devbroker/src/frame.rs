@@ -370,4 +370,4 @@ fn walk_group(w: &mut Walk<'_>, key: ApiKey, v: i16) -> Walked {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -236,8 +236,9 @@ impl Group {
 impl Groups {
     pub fn open(path: PathBuf, max_groups: usize) -> Result<Self> {
         let file: OffsetsFile = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Error::corrupt(&path, format!("not readable: {e}")))?,
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|e| Error::corrupt(&path, format!("not readable: {e}")))?
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => OffsetsFile::default(),
             Err(e) => return Err(Error::io(&path)(e)),
         };
@@ -308,9 +309,10 @@ impl Groups {
             group.members.retain(|id, m| m.instance != join.instance || *id == join.member);
         }
         let others = group.members.iter().filter(|(id, _)| **id != join.member);
-        let shared = join.protocols.iter().any(|(name, _)| {
-            others.clone().all(|(_, m)| m.protocols.iter().any(|(known, _)| known == name))
-        });
+        let shared = join
+            .protocols
+            .iter()
+            .any(|(name, _)| others.clone().all(|(_, m)| m.protocols.iter().any(|(known, _)| known == name)));
         let alone = others.count() == 0;
         if !shared || (!alone && group.protocol_type != join.protocol_type) {
             return Err(ResponseError::InconsistentGroupProtocol);
@@ -416,13 +418,7 @@ impl Groups {
     }
 
     /// Checks that the sender may commit for the group; a negative generation is a consumer without membership.
-    pub fn check_commit(
-        &self,
-        group: &str,
-        member: &str,
-        generation: i32,
-        now: Instant,
-    ) -> Result<(), ResponseError> {
+    pub fn check_commit(&self, group: &str, member: &str, generation: i32, now: Instant) -> Result<(), ResponseError> {
         let mut inner = self.inner.lock();
         if !inner.groups.contains_key(group) {
             if generation >= 0 {

@@ -201,7 +201,10 @@ async fn serve(mut socket: TcpStream, broker: &Broker) -> Result<(), &'static st
         let request = input.split_to(length).freeze();
         let reply = {
             let head = frame::head(&request).map_err(|_| "malformed request")?;
-            api::answer(broker, local, head, request).await.map_err(|_| "malformed request")?
+            api::answer(broker, local, head, request).await.map_err(|_| {
+                tracing::debug!(key = head.key, version = head.version, length, "request is malformed or not served");
+                "malformed request"
+            })?
         };
         drop(held);
         if let Reply::Send(bytes) = reply {

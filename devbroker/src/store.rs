@@ -196,9 +196,8 @@ impl Store {
         }
         let mut partitions = topic.partitions.clone();
         let first = partitions.len() as u32;
-        partitions.extend(
-            open_partitions(&self.config, topic.id, topic.options, first..count).map_err(TopicError::Storage)?,
-        );
+        partitions
+            .extend(open_partitions(&self.config, topic.id, topic.options, first..count).map_err(TopicError::Storage)?);
         let grown = Topic { name: topic.name.clone(), id: topic.id, options: topic.options, partitions };
         self.put(Arc::new(grown)).map_err(TopicError::Storage)
     }

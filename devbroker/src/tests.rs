@@ -56,7 +56,8 @@ async fn produce(broker: &DevBroker, topic: &str, partition: i32, values: std::o
     let sent: Vec<_> = values
         .map(|v| {
             let (key, payload) = (format!("k{v}"), format!("{v}"));
-            let record = FutureRecord::to(topic).partition(partition).timestamp(FIRST_TIME + v * 10).key(&key).payload(&payload);
+            let record =
+                FutureRecord::to(topic).partition(partition).timestamp(FIRST_TIME + v * 10).key(&key).payload(&payload);
             producer.send_result(record).unwrap()
         })
         .collect();
@@ -108,7 +109,12 @@ async fn records_topics_and_ids_outlive_a_restart() {
 
     // A kill in the middle of a write.
     let open = last_segment(dir.path());
-    std::fs::OpenOptions::new().append(true).open(open).unwrap().write_all(&[0, 0, 0, 0, 0, 0, 3, 232, 0, 0, 9]).unwrap();
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(open)
+        .unwrap()
+        .write_all(&[0, 0, 0, 0, 0, 0, 3, 232, 0, 0, 9])
+        .unwrap();
     let broker = restart(&dir).await;
     assert_eq!(broker.cluster_id(), cluster);
     assert_eq!(broker.next_offsets("t"), 1_000);
@@ -303,9 +309,8 @@ async fn compressed_batches_pass_through() {
         let Ok(producer) = created else { continue };
         let producer: FutureProducer = producer;
         let payload = "7".repeat(18);
-        let sent: Vec<_> = (0..50)
-            .map(|_| producer.send_result(FutureRecord::<(), _>::to("t").payload(&payload)).unwrap())
-            .collect();
+        let sent: Vec<_> =
+            (0..50).map(|_| producer.send_result(FutureRecord::<(), _>::to("t").payload(&payload)).unwrap()).collect();
         for delivery in sent {
             delivery.await.unwrap().unwrap();
         }
@@ -484,6 +489,73 @@ fn hostile_frames_close_the_connection_and_nothing_else() {
     assert_eq!(broker.next_offsets("t"), 0);
     let mut raw = Raw::connect(&broker);
     assert_eq!(produced(&raw.call(9, &produce_request(batch(&[1], None, 20)))), (0, 0));
+}
+
+/// Every version of every request that the broker says it knows has an answer that the codec can read: an answer with
+/// a field that its version lacks would close the connection instead.
+#[test]
+fn every_version_served_is_answered() {
+    struct Answered(Raw);
+    impl crate::frame::tests::Visit for Answered {
+        fn request<R: Request + std::fmt::Debug + PartialEq>(&mut self, version: i16, request: R) {
+            self.0.call(version, &request);
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&dir);
+    let mut to = Answered(Raw::connect(&broker));
+    for api in crate::api::APIS {
+        for version in api.min..=api.max {
+            if broker.has_topic("t") {
+                crate::frame::tests::one(&mut to, api.key, version);
+            }
+            let _ = broker.create_topic("t", 5, TopicOptions::default());
+            crate::frame::tests::one(&mut to, api.key, version);
+        }
+    }
+}
+
+#[test]
+fn a_group_of_one_is_served_in_every_version() {
+    use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+    use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+    use kafka_protocol::messages::{DescribeGroupsRequest, GroupId, JoinGroupRequest, SyncGroupRequest};
+    let dir = tempfile::tempdir().unwrap();
+    let broker = start(&dir);
+    let mut raw = Raw::connect(&broker);
+    for version in 0..=9 {
+        let group = GroupId(StrBytes::from_string(format!("g{version}")));
+        let protocol = JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+        let mut join = JoinGroupRequest::default()
+            .with_group_id(group.clone())
+            .with_session_timeout_ms(10_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol.with_metadata(Bytes::from_static(b"me"))]);
+        if version >= 1 {
+            join = join.with_rebalance_timeout_ms(10_000);
+        }
+        let mut joined = raw.call(version, &join);
+        if version >= 4 {
+            assert_eq!(joined.error_code, 79, "the id comes first");
+            joined = raw.call(version, &join.with_member_id(joined.member_id));
+        }
+        assert_eq!((joined.error_code, joined.generation_id, joined.members.len()), (0, 1, 1), "v{version}");
+        assert_eq!(joined.leader, joined.member_id);
+        let plan = SyncGroupRequestAssignment::default().with_member_id(joined.member_id.clone());
+        let mut sync = SyncGroupRequest::default()
+            .with_group_id(group.clone())
+            .with_generation_id(1)
+            .with_member_id(joined.member_id)
+            .with_assignments(vec![plan.with_assignment(Bytes::from_static(b"all"))]);
+        if version >= 5 {
+            sync = sync.with_protocol_name(joined.protocol_name).with_protocol_type(joined.protocol_type);
+        }
+        let synced = raw.call(version.min(5), &sync);
+        assert_eq!((synced.error_code, &synced.assignment[..]), (0, &b"all"[..]), "v{version}");
+        let described = raw.call(version.min(5), &DescribeGroupsRequest::default().with_groups(vec![group]));
+        assert_eq!(&*described.groups[0].group_state, "Stable");
+        assert_eq!(&described.groups[0].members[0].member_metadata[..], b"me");
+    }
 }
 
 #[test]

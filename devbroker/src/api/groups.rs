@@ -12,10 +12,10 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{
-    BrokerId, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse,
-    GroupId, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
-    OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse, TopicName,
+    BrokerId, DescribeGroupsRequest, DescribeGroupsResponse, FindCoordinatorRequest, FindCoordinatorResponse, GroupId,
+    HeartbeatRequest, HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse,
+    ListGroupsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    SyncGroupRequest, SyncGroupResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -30,11 +30,8 @@ pub fn find_coordinator(c: Context<'_>, request: FindCoordinatorRequest) -> Find
     const GROUP: i8 = 0;
     let (host, port) = (text(c.local.ip().to_string()), i32::from(c.local.port()));
     // Transactions are refused for good, as "not available" would be asked again for ever.
-    let found = if request.key_type == GROUP {
-        Ok(NODE_ID)
-    } else {
-        Err(ResponseError::TransactionalIdAuthorizationFailed)
-    };
+    let found =
+        if request.key_type == GROUP { Ok(NODE_ID) } else { Err(ResponseError::TransactionalIdAuthorizationFailed) };
     let message = found.is_err().then(|| StrBytes::from_static_str("the development broker coordinates groups alone"));
     let node = *found.as_ref().unwrap_or(&BrokerId(-1));
     if c.version >= 4 {
@@ -155,8 +152,7 @@ pub async fn sync(c: Context<'_>, request: SyncGroupRequest) -> SyncGroupRespons
 }
 
 pub fn heartbeat(c: Context<'_>, request: HeartbeatRequest) -> HeartbeatResponse {
-    let beat =
-        c.broker.groups.heartbeat(&request.group_id, &request.member_id, request.generation_id, Instant::now());
+    let beat = c.broker.groups.heartbeat(&request.group_id, &request.member_id, request.generation_id, Instant::now());
     HeartbeatResponse::default().with_error_code(code(&beat))
 }
 

@@ -74,12 +74,7 @@ pub struct Context<'a> {
 }
 
 /// `Err` closes the connection: the bytes mean nothing, so there is nothing to answer.
-pub async fn answer(
-    broker: &Broker,
-    local: SocketAddr,
-    head: RequestHead,
-    request: Bytes,
-) -> Result<Reply, Malformed> {
+pub async fn answer(broker: &Broker, local: SocketAddr, head: RequestHead, request: Bytes) -> Result<Reply, Malformed> {
     let served = APIS.iter().find(|a| a.key as i16 == head.key).ok_or(Malformed)?;
     if head.version < served.min || head.version > served.max {
         // A client may ask for a version of ApiVersions that is not known yet; it is told which are, in version 0.

@@ -3,8 +3,8 @@ use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionRe
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{
-    DeleteRecordsRequest, DeleteRecordsResponse, ListOffsetsRequest, ListOffsetsResponse,
-    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    DeleteRecordsRequest, DeleteRecordsResponse, ListOffsetsRequest, ListOffsetsResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
 };
 
 use super::{Context, code};
@@ -28,7 +28,9 @@ pub fn list(c: Context<'_>, request: ListOffsetsRequest) -> ListOffsetsResponse 
                 .with_partition_index(p.partition_index)
                 .with_error_code(code(&found));
             let (offset, timestamp) = found.unwrap_or((-1, -1));
-            response.with_offset(offset).with_timestamp(timestamp).with_leader_epoch(LEADER_EPOCH)
+            let response = response.with_offset(offset).with_timestamp(timestamp);
+            // Older answers have no place for it, and the codec refuses what has none.
+            if c.version >= 4 { response.with_leader_epoch(LEADER_EPOCH) } else { response }
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(wanted.name).with_partitions(partitions)

@@ -89,9 +89,7 @@ fn owned(records: Bytes) -> Vec<u8> {
 fn partition_response(index: i32, done: Result<Appended, Refusal>) -> PartitionProduceResponse {
     let response = PartitionProduceResponse::default().with_index(index).with_log_append_time_ms(-1);
     match done {
-        Ok(appended) => {
-            response.with_base_offset(appended.base_offset).with_log_start_offset(appended.log_start)
-        }
+        Ok(appended) => response.with_base_offset(appended.base_offset).with_log_start_offset(appended.log_start),
         Err((error, message)) => response
             .with_error_code(error.code())
             .with_base_offset(-1)

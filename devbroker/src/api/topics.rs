@@ -11,9 +11,9 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::{
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest,
-    DescribeConfigsResponse, MetadataRequest, MetadataResponse, TopicName,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, MetadataRequest,
+    MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -79,9 +79,7 @@ fn known_topic(topic: &Arc<Topic>) -> MetadataResponseTopic {
 }
 
 fn missing_topic(error: ResponseError) -> MetadataResponseTopic {
-    MetadataResponseTopic::default()
-        .with_error_code(error.code())
-        .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
+    MetadataResponseTopic::default().with_error_code(error.code()).with_topic_authorized_operations(OPERATIONS_UNKNOWN)
 }
 
 pub fn describe_cluster(c: Context<'_>) -> DescribeClusterResponse {

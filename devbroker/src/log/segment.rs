@@ -61,12 +61,7 @@ impl Segment {
 
     /// Reads the headers of a segment that is on disk. In the open one (`last`) the first batch that is not whole
     /// ends the log, as a killed process leaves it; in a closed one it is damage.
-    pub fn recover(
-        path: PathBuf,
-        base_offset: i64,
-        last: bool,
-        mut each: impl FnMut(&BatchHeader),
-    ) -> Result<Self> {
+    pub fn recover(path: PathBuf, base_offset: i64, last: bool, mut each: impl FnMut(&BatchHeader)) -> Result<Self> {
         let file = OpenOptions::new().read(true).write(last).open(&path).map_err(Error::io(&path))?;
         let length = file.metadata().map_err(Error::io(&path))?.len();
         let mut segment = Self::empty(path, base_offset);

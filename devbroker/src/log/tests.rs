@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 
 use super::*;
-use crate::batch::tests::batch;
 use crate::batch::BatchHeader;
+use crate::batch::tests::batch;
 
 const LIMITS: LogLimits = LogLimits { segment_bytes: 10_000, retention_bytes: 1 << 30 };
 
