@@ -24,7 +24,7 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
         return Err(super::errors::error(SqlState("22021"), "invalid byte sequence for encoding \"UTF8\": 0x00"));
     }
     let tokens =
-        Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| place(from_tokenizer(e), sql, 0))?;
+        Tokenizer::new(&DIALECT, sql).tokenize_with_location().map_err(|e| place(*from_tokenizer(e), sql, 0))?;
     let mut statements = Vec::new();
     // Consumed as it goes, so that a text of many statements is walked once.
     let mut walk = Walk { text: sql, byte: 0, chars: 0, line: 1, column: 1 };
@@ -45,7 +45,7 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
         walk.to(end.line, end.column);
         let slice = sql.get(from..walk.byte).unwrap_or("");
         text::rebase(&mut own, start);
-        let statement = parse_one(slice, own).map_err(|e| place(e, slice, offset))?;
+        let statement = parse_one(slice, own).map_err(|e| place(*e, slice, offset))?;
         statements.push(ParsedStatement { statement, text: slice.to_string(), offset });
     }
     Ok(statements)
@@ -62,9 +62,9 @@ pub(crate) fn parse_stored(sql: &str) -> Result<Statement, SqlError> {
 /// A type as a declaration has it.
 pub(crate) fn parse_type(text: &str) -> Result<sqlparser::ast::DataType, SqlError> {
     let tokens =
-        Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|e| place(from_tokenizer(e), text, 0))?;
+        Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|e| place(*from_tokenizer(e), text, 0))?;
     let mut cursor = Cursor::new(text, tokens);
-    cursor.data_type().map_err(|e| place(e, text, 0))
+    cursor.data_type().map_err(|e| place(*e, text, 0))
 }
 
 /// `source` without semicolon; spans of `tokens` count from its beginning.
@@ -91,8 +91,7 @@ pub(super) fn statement(c: &mut Cursor<'_>) -> Result<Statement, Box<At>> {
     Ok(Statement::Sql(Box::new(c.sql_statement()?)))
 }
 
-fn place(at: Box<At>, source: &str, offset: usize) -> SqlError {
-    let At { mut error, location } = *at;
+fn place(At { mut error, location }: At, source: &str, offset: usize) -> SqlError {
     if let Some(n) = location.and_then(|l| text::chars_before(source, l)) {
         error.position = Some(offset + n + 1);
     }
