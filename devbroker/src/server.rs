@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -40,7 +41,7 @@ pub struct DevBroker {
     addr: SocketAddr,
     broker: Arc<Broker>,
     tasks: TaskTracker,
-    runtime: Option<Runtime>,
+    runtime: Mutex<Option<Runtime>>,
 }
 
 impl DevBroker {
@@ -75,7 +76,7 @@ impl DevBroker {
         runtime.spawn(tasks.track_future(keep_groups(broker.clone())));
         tasks.close();
         tracing::info!(%addr, "development broker is listening");
-        Ok(Self { addr, broker, tasks, runtime: Some(runtime) })
+        Ok(Self { addr, broker, tasks, runtime: Mutex::new(Some(runtime)) })
     }
 
     /// Where clients connect; the port is the real one.
@@ -102,8 +103,8 @@ impl DevBroker {
         topic.map_or(0, |t| t.partitions.iter().map(|p| p.span().end).sum())
     }
 
-    /// Answers what is under way, within a few seconds, and ends.
-    pub async fn shutdown(mut self) {
+    /// Answers what is under way, within a few seconds, and ends. The data directory is free once `self` is dropped.
+    pub async fn shutdown(&self) {
         self.broker.stop.cancel();
         if tokio::time::timeout(SHUTDOWN_LIMIT, self.tasks.wait()).await.is_err() {
             tracing::warn!("development broker ends with connections open");
@@ -111,7 +112,12 @@ impl DevBroker {
         if let Err(error) = self.broker.groups.save() {
             tracing::warn!(%error, "offsets of consumer groups were not written");
         }
-        if let Some(runtime) = self.runtime.take() {
+        self.end_runtime();
+    }
+
+    /// A runtime that is dropped inside another one panics; this way it does not.
+    fn end_runtime(&self) {
+        if let Some(runtime) = self.runtime.lock().take() {
             runtime.shutdown_background();
         }
     }
@@ -120,10 +126,7 @@ impl DevBroker {
 impl Drop for DevBroker {
     fn drop(&mut self) {
         self.broker.stop.cancel();
-        // A runtime that is dropped inside another one panics; this way it does not.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
+        self.end_runtime();
     }
 }
 

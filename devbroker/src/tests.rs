@@ -286,6 +286,7 @@ async fn a_group_shares_partitions_and_goes_on_where_it_was() {
         member.await.unwrap();
     }
     broker.shutdown().await;
+    drop(broker);
 
     let broker = restart(&dir).await;
     let consumer: BaseConsumer = client(&broker).set("group.id", "g").create().unwrap();
