@@ -271,7 +271,7 @@ impl From<&DataFusionError> for SqlError {
             }
             D::IoError(inner) => Self::new(SqlState::IO_ERROR, inner.to_string()),
             D::SQL(inner, _) => parser_error(inner),
-            D::NotImplemented(message) => Self::unsupported(first_line(message)),
+            D::NotImplemented(message) => crate::plan::message::not_implemented(message),
             D::Internal(message) => Self::internal(first_line(message)),
             D::Plan(message) => crate::plan::message::plan_error(message),
             D::Configuration(message) => Self::new(SqlState::INVALID_PARAMETER, first_line(message)),

@@ -42,7 +42,7 @@ fn killed_under_load() -> Result<()> {
         rate: 4000,
         transactions: true,
         kills: 20,
-        failpoints: FAILPOINTS,
+        failpoints: tidewater_streaming::FAILPOINTS,
     };
     let outcome = scene.run().and_then(|(server, client, check)| {
         check.verify(&client, "kept", "system.dlq.ledger", LIMIT)?;
@@ -52,9 +52,6 @@ fn killed_under_load() -> Result<()> {
     });
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
 }
-
-/// Points of the commit path at which the server ends itself when asked to.
-const FAILPOINTS: &[&str] = &[];
 
 fn read_back(parts: &Path, data: &Path, check: &LedgerCheck) -> Result<()> {
     let python = |namespace: &str, table: &str, group: &str, number: &str| -> Result<Value> {

@@ -73,7 +73,8 @@ impl AsyncDB for Connection {
                     let text = |i| match row.get(i) {
                         None => "NULL".to_owned(),
                         Some("") => "(empty)".to_owned(),
-                        Some(value) => value.to_owned(),
+                        // A row is a line.
+                        Some(value) => value.replace('\n', "\\n"),
                     };
                     rows.push((0..row.len()).map(text).collect());
                 }

@@ -33,7 +33,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "udfs",
         ],
     ),
-    ("tests", &["devbroker", "server"]),
+    ("tests", &["devbroker", "server", "streaming"]),
     ("benchmarks", &["devbroker", "server", "tests"]),
     ("features", &[]),
 ];

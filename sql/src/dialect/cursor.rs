@@ -1,4 +1,4 @@
-use sqlparser::ast::{self, DataType, Expr, Query};
+use sqlparser::ast::{self, ArrayElemTypeDef, DataType, Expr, Query, StructBracketKind, StructField};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
@@ -183,8 +183,57 @@ impl<'a> Cursor<'a> {
         text::slice(self.source, sqlparser::tokenizer::Span::new(start, end)).to_string()
     }
 
+    /// A type of sqlparser's, or `STRUCT<name type, …>` (also with parentheses), of which there may be arrays.
     pub fn data_type(&mut self) -> Parsed<DataType> {
-        self.with(Parser::parse_data_type)
+        self.nested_type(&mut 0, 0)
+    }
+
+    /// `closers` counts the `>` of a token like `>>` that inner types have not used up.
+    fn nested_type(&mut self, closers: &mut usize, depth: usize) -> Parsed<DataType> {
+        let bracket = match self.token(1) {
+            _ if !self.is_at(0, "struct") => return self.with(Parser::parse_data_type),
+            Token::Lt => StructBracketKind::AngleBrackets,
+            Token::LParen => StructBracketKind::Parentheses,
+            _ => return self.with(Parser::parse_data_type),
+        };
+        if depth == MAX_DEPTH {
+            return Err(self.unexpected("a type that is nested less deeply"));
+        }
+        self.parser.advance_token();
+        self.parser.advance_token();
+        let mut fields = Vec::new();
+        loop {
+            let name = self.with(Parser::parse_identifier)?;
+            let field_type = self.nested_type(closers, depth + 1)?;
+            fields.push(StructField { field_name: Some(name), field_type, options: None });
+            if *closers > 0 || *self.token(0) != Token::Comma {
+                break;
+            }
+            self.parser.advance_token();
+        }
+        match (bracket, self.token(0).clone()) {
+            (StructBracketKind::Parentheses, Token::RParen) => self.parser.advance_token(),
+            (StructBracketKind::AngleBrackets, _) if *closers > 0 => *closers -= 1,
+            (StructBracketKind::AngleBrackets, token) => {
+                let text = token.to_string();
+                if text.is_empty() || !text.bytes().all(|b| b == b'>') {
+                    return Err(self.unexpected(">"));
+                }
+                self.parser.advance_token();
+                *closers = text.len() - 1;
+            }
+            _ => return Err(self.unexpected(")")),
+        }
+        let mut out = DataType::Struct(fields, bracket);
+        while *closers == 0 && *self.token(0) == Token::LBracket && *self.token(1) == Token::RBracket {
+            self.parser.advance_token();
+            self.parser.advance_token();
+            out = DataType::Array(ArrayElemTypeDef::SquareBracket(Box::new(out), None));
+        }
+        if depth == 0 && *closers > 0 {
+            return Err(self.unexpected("fewer \">\""));
+        }
+        Ok(out)
     }
 
     pub fn query(&mut self) -> Parsed<Box<Query>> {

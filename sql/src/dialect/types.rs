@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType as Arrow, Field, TimeUnit};
-use sqlparser::ast::{ArrayElemTypeDef, DataType, ExactNumberInfo, TimezoneInfo};
+use sqlparser::ast::{ArrayElemTypeDef, DataType, ExactNumberInfo, StructField, TimezoneInfo};
 
+use super::ast::fold;
 use super::errors::refused;
+use super::quote_ident;
 use crate::SqlError;
 
 /// The zone of every `timestamptz` column.
@@ -78,6 +80,16 @@ pub fn arrow_type(declared: &DataType) -> Result<Arrow, SqlError> {
         | DataType::Array(ArrayElemTypeDef::Parenthesis(inner)) => {
             Arrow::List(Arc::new(Field::new("element", arrow_type(inner)?, true)))
         }
+        DataType::Struct(fields, _) => {
+            let field = |f: &StructField| match (&f.field_name, &f.field_type) {
+                (_, DataType::JSON | DataType::JSONB) => {
+                    Err(unsupported(declared, "A member of a STRUCT cannot be JSON: use TEXT, or declare the whole as JSON."))
+                }
+                (Some(name), inner) => Ok(Field::new(fold(name), arrow_type(inner)?, true)),
+                (None, _) => Err(unsupported(declared, "Name the members: STRUCT<sku TEXT, quantity INT>.")),
+            };
+            Arrow::Struct(fields.iter().map(field).collect::<Result<_, _>>()?)
+        }
         DataType::Char(_) | DataType::Character(_) | DataType::Uuid => {
             return Err(unsupported(declared, "Use TEXT."));
         }
@@ -88,7 +100,7 @@ pub fn arrow_type(declared: &DataType) -> Result<Arrow, SqlError> {
             return Err(unsupported(
                 declared,
                 "The types are BOOLEAN, INT, BIGINT, REAL, DOUBLE PRECISION, NUMERIC(p, s), TEXT, BYTEA, DATE, \
-                 TIME, TIMESTAMP, TIMESTAMPTZ, JSON and arrays of these.",
+                 TIME, TIMESTAMP, TIMESTAMPTZ, JSON, STRUCT<name type, …> and arrays of these.",
             ));
         }
     })
@@ -128,6 +140,10 @@ pub fn type_name(arrow: &Arrow) -> Option<String> {
         Arrow::Timestamp(_, None) => "TIMESTAMP".into(),
         Arrow::Timestamp(_, Some(_)) => "TIMESTAMPTZ".into(),
         Arrow::List(item) | Arrow::LargeList(item) => format!("{}[]", type_name(item.data_type())?),
+        Arrow::Struct(fields) if !fields.is_empty() => {
+            let member = |f: &Arc<Field>| Some(format!("{} {}", quote_ident(f.name()), type_name(f.data_type())?));
+            format!("STRUCT<{}>", fields.iter().map(member).collect::<Option<Vec<_>>>()?.join(", "))
+        }
         _ => return None,
     })
 }

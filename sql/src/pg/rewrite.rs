@@ -6,8 +6,9 @@
 
 use std::ops::ControlFlow;
 
+use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, OrderByKind, Query, Select,
     SelectItem, SetExpr, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
 };
@@ -104,7 +105,13 @@ impl VisitorMut for Rewriter {
             }
             // Columns have the collation of their type, so psql's look for another one finds nothing.
             Expr::Subquery(query) if self.catalog_only && reads(query, "pg_collation") => *expr = null_text(),
-            Expr::Subquery(query) if self.catalog_only => at_most_one_row(query),
+            Expr::Subquery(query) if self.catalog_only => {
+                at_most_one_row(query);
+                if let Some(condition) = take_outer_condition(query) {
+                    let subquery = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                    *expr = when(condition, subquery);
+                }
+            }
             _ => (),
         }
         ControlFlow::Continue(())
@@ -225,6 +232,69 @@ fn at_most_one_row(query: &mut Query) {
     {
         *expr = call("max", expr);
         query.order_by = None;
+    }
+}
+
+/// Takes the conditions out of a subquery that look at the outer row alone: the planner can decorrelate without them.
+fn take_outer_condition(query: &mut Query) -> Option<Expr> {
+    let SetExpr::Select(select) = query.body.as_mut() else { return None };
+    let inner: Vec<String> = select.from.iter().flat_map(|from| {
+        std::iter::once(&from.relation).chain(from.joins.iter().map(|j| &j.relation)).filter_map(alias)
+    }).collect();
+    let (mut kept, mut outer) = (None, None);
+    for conjunct in conjuncts(select.selection.take()?) {
+        let side = if looks_outside_only(&conjunct, &inner) { &mut outer } else { &mut kept };
+        *side = Some(match side.take() {
+            None => conjunct,
+            Some(left) => Expr::BinaryOp { left: Box::new(left), op: BinaryOperator::And, right: Box::new(conjunct) },
+        });
+    }
+    select.selection = kept;
+    outer
+}
+
+fn alias(factor: &TableFactor) -> Option<String> {
+    let TableFactor::Table { name, alias, .. } = factor else { return None };
+    let last = || name.0.last().and_then(part).map(str::to_lowercase);
+    alias.as_ref().map(|a| a.name.value.to_lowercase()).or_else(last)
+}
+
+fn conjuncts(expr: Expr) -> Vec<Expr> {
+    match expr {
+        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
+            let mut all = conjuncts(*left);
+            all.extend(conjuncts(*right));
+            all
+        }
+        other => vec![other],
+    }
+}
+
+/// True where every column is qualified, and with nothing that the subquery reads.
+fn looks_outside_only(expr: &Expr, inner: &[String]) -> bool {
+    let (mut some, mut outside) = (false, true);
+    let _ = sqlparser::ast::visit_expressions(expr, |e| {
+        match e {
+            Expr::CompoundIdentifier(parts) => {
+                some = true;
+                outside &= parts.first().is_some_and(|q| !inner.contains(&q.value.to_lowercase()));
+            }
+            Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => outside = false,
+            _ => (),
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    some && outside
+}
+
+/// `CASE WHEN condition THEN value END`.
+fn when(condition: Expr, value: Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result: value }],
+        else_result: None,
     }
 }
 
@@ -355,6 +425,14 @@ mod tests {
         assert_eq!(
             rewritten("SELECT (SELECT d.adbin FROM pg_attrdef d WHERE d.adrelid = a.attrelid) FROM pg_attribute a"),
             "SELECT (SELECT max(d.adbin) FROM pg_attrdef d WHERE d.adrelid = a.attrelid) FROM pg_attribute a"
+        );
+    }
+
+    #[test]
+    fn conditions_on_the_outer_row_leave_the_subquery() {
+        assert_eq!(
+            rewritten("SELECT (SELECT d.x FROM pg_attrdef d WHERE d.y = a.y AND a.z) FROM pg_attribute a"),
+            "SELECT CASE WHEN a.z THEN (SELECT max(d.x) FROM pg_attrdef d WHERE d.y = a.y) END FROM pg_attribute a"
         );
     }
 

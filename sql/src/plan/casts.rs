@@ -16,7 +16,7 @@ use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, cast, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::text_functions::{float_text, rint, timestamp_text};
@@ -54,6 +54,49 @@ impl AnalyzerRule for PostgresCasts {
         })
         .map(|t| t.data)
     }
+}
+
+/// A date and an interval make a timestamp: the interval may have hours. Runs before type coercion, as it changes
+/// a type.
+#[derive(Debug)]
+pub(super) struct DateIntervals;
+
+impl AnalyzerRule for DateIntervals {
+    fn name(&self) -> &str {
+        "date_intervals"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| {
+            let schema = merge_schema(&node.inputs());
+            let preserver = NamePreserver::new(&node);
+            let mapped = node.map_expressions(|expr| {
+                let name = preserver.save(&expr);
+                let done = expr.transform_up(|e| date_interval(e, &schema))?;
+                Ok(done.update_data(|e| name.restore(e)))
+            })?;
+            if mapped.transformed { mapped.map_data(LogicalPlan::recompute_schema) } else { Ok(mapped) }
+        })
+        .map(|t| t.data)
+    }
+}
+
+fn date_interval(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::BinaryExpr(binary) = &expr else { return Ok(Transformed::no(expr)) };
+    if !matches!(binary.op, Operator::Plus | Operator::Minus) {
+        return Ok(Transformed::no(expr));
+    }
+    // Types that are not known yet (parameters, outer columns) are left to coercion.
+    let (Ok(left), Ok(right)) = (binary.left.get_type(schema), binary.right.get_type(schema)) else {
+        return Ok(Transformed::no(expr));
+    };
+    let timestamp = |e: &Expr| cast(e.clone(), DataType::Timestamp(TimeUnit::Microsecond, None));
+    let (left, right) = match (&left, &right) {
+        (DataType::Date32, DataType::Interval(_)) => (timestamp(&binary.left), binary.right.as_ref().clone()),
+        (DataType::Interval(_), DataType::Date32) => (binary.left.as_ref().clone(), timestamp(&binary.right)),
+        _ => return Ok(Transformed::no(expr)),
+    };
+    Ok(Transformed::yes(binary_expr(left, binary.op, right)))
 }
 
 struct Rules {

@@ -8,9 +8,12 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionConfig;
 
+use super::casts::{DateIntervals, PostgresCasts};
 use super::functions;
+use super::lateral::{ColumnOfItsTable, LateralUnnest};
 use super::types::PostgresTypes;
 use crate::SqlError;
 use crate::engine::EngineDefaults;
@@ -40,13 +43,19 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     let config = SessionConfig::from(options()?)
         .with_batch_size(defaults.batch_rows.max(1))
         .with_target_partitions(defaults.query_parallelism.max(1));
+    let mut rules = Analyzer::new().rules;
+    rules.insert(0, Arc::new(DateIntervals));
+    rules.push(Arc::new(PostgresCasts));
     let mut state = SessionStateBuilder::new()
+        .with_analyzer_rules(rules)
+        .with_relation_planners(vec![Arc::new(LateralUnnest)])
+        // Before the default ones: the first that answers is taken.
+        .with_expr_planners(vec![Arc::new(ColumnOfItsTable)])
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()
         .with_type_planner(Arc::new(PostgresTypes))
         .build();
-    state.add_analyzer_rule(Arc::new(super::casts::PostgresCasts));
     functions::register(&mut state)?;
     Ok(state)
 }

@@ -27,6 +27,14 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
                 "No function matches the given name and argument types. You might need to add explicit type casts.",
             );
     }
+    if text.contains("failed to match any signature") || text.contains("requires TypeSignatureClass") {
+        let name = between(text, "Function '", "'").unwrap_or("?");
+        return SqlError::new(
+            SqlState::UNDEFINED_FUNCTION,
+            format!("function {name} does not exist for arguments of these types"),
+        )
+        .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.");
+    }
     if text.contains("must be in the GROUP BY clause")
         || text.contains("must appear in the GROUP BY clause")
         || text.contains("could not be resolved from available columns")
@@ -62,7 +70,7 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     if text.contains("Cannot automatically convert") || text.starts_with("Unsupported CAST from") {
         return SqlError::new(SqlState::CANNOT_COERCE, lower_first(text));
     }
-    if text.contains("UNION") && text.contains("same number of columns") || text.contains("Union schemas have different") {
+    if text.contains("UNION") && text.contains("same number of columns") || text.contains("different number of columns") {
         return SqlError::syntax("each UNION query must have the same number of columns");
     }
     if text.contains("Cannot create filter with non-boolean predicate") {
@@ -117,6 +125,17 @@ fn undefined_function(name: &str, text: &str) -> SqlError {
 
 fn signature(call: &str) -> String {
     call.to_owned()
+}
+
+pub(crate) fn not_implemented(message: &str) -> SqlError {
+    let text = first_line(message);
+    if text.contains("does not support logical expression")
+        && ["Exists(", "InSubquery(", "ScalarSubquery(", "OuterReferenceColumn("].iter().any(|s| text.contains(s))
+    {
+        return SqlError::unsupported("a correlated subquery of this form is not supported yet")
+            .with_hint("Correlate with =, or write it as a join.");
+    }
+    SqlError::unsupported(lower_first(&text))
 }
 
 /// Errors while rows are computed.

@@ -19,6 +19,7 @@ mod flow_lane;
 pub(crate) mod functions;
 pub(crate) mod generated;
 mod guard;
+mod lateral;
 pub(crate) mod message;
 mod naming;
 mod output;

@@ -99,6 +99,7 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             if select.prewhere.is_some() || !select.connect_by.is_empty() || select.value_table_mode.is_some() {
                 return Err(SqlError::unsupported("this clause of SELECT is not supported"));
             }
+            super::lateral::nest(select)?;
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(_) = item {
                     name_before(item);

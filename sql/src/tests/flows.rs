@@ -79,6 +79,18 @@ async fn unions_and_unnest() {
         table(&b, "CREATE STREAMING TABLE x AS SELECT id, unnest(tags) AS tag FROM STREAM s").await,
         ["id tag", "1 10", "2 20", "2 21", "4 40", "5 50", "5 51"]
     );
+    for from in [
+        "STREAM s, UNNEST(s.tags) AS i",
+        "STREAM s CROSS JOIN UNNEST(tags) AS i",
+        "STREAM s CROSS JOIN LATERAL unnest(s.tags) AS i (i)",
+        "STREAM s JOIN UNNEST(s.tags) AS i ON true",
+    ] {
+        assert_eq!(
+            table(&b, &format!("CREATE STREAMING TABLE x AS SELECT s.id, i + 1 AS tag FROM {from} WHERE i.i > 20")).await,
+            ["id tag", "2 22", "4 41", "5 51", "5 52"],
+            "{from}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -193,3 +193,85 @@ async fn shapes_that_would_answer_wrongly_are_refused() {
     }
     assert_eq!(b.rows("SELECT id FROM t ORDER BY id FETCH FIRST 1 ROW ONLY").await, [["1"]]);
 }
+
+/// A scalar subquery of several rows used to multiply the rows around it.
+#[tokio::test]
+async fn scalar_subqueries_give_one_value() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.code("SELECT (SELECT id FROM t)").await, "21000");
+    assert_eq!(b.code("SELECT id FROM t WHERE id = (SELECT id FROM t)").await, "21000");
+    assert_eq!(b.cell("SELECT (SELECT id FROM t WHERE id = 2)").await, "2");
+    assert_eq!(b.cell("SELECT (SELECT id FROM t WHERE id = 3)").await, "∅");
+    assert_eq!(
+        b.rows("SELECT t.id, (SELECT u.name FROM t u WHERE u.id = t.id) FROM t ORDER BY 1").await,
+        [["1", "one"], ["2", "two"]]
+    );
+    assert_eq!(
+        b.rows("SELECT t.id, (SELECT count(*) FROM s WHERE s._offset = t.id) AS n FROM t ORDER BY 1").await,
+        [["1", "2"], ["2", "2"]]
+    );
+    assert_eq!(b.code("SELECT (SELECT s.name FROM s WHERE s._offset = t.id) FROM t").await, "21000");
+    // Not supported, which is no wrong answer.
+    assert_eq!(b.code("SELECT (SELECT u.name FROM t u WHERE u.id >= t.id) FROM t").await, "0A000");
+    assert_eq!(b.rows("SELECT EXISTS (SELECT 1 FROM t), NOT EXISTS (SELECT 1 FROM t WHERE id = 9)").await, [["true", "true"]]);
+}
+
+#[tokio::test]
+async fn nulls_in_not_in() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT NULL::bigint)").await.len(), 0);
+    assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT id FROM t WHERE id = 1 UNION ALL SELECT NULL)").await.len(), 0);
+    assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (3, NULL)").await.len(), 0);
+    assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT id FROM t WHERE id = 1)").await, [["2"]]);
+}
+
+#[tokio::test]
+async fn casts_are_those_of_postgres() {
+    let mut b = Bench::new().await;
+    for (expr, value) in [
+        ("2.5::int", "3"),
+        ("(-2.5)::int", "-3"),
+        ("2.5::float8::int", "2"),
+        ("3.5::float8::int", "4"),
+        ("1.4::bigint", "1"),
+        ("1.0::float8::text", "1"),
+        ("0.1::float8::text", "0.1"),
+        ("1e20::float8::text", "1e+20"),
+        ("0.5::real::text", "0.5"),
+        ("'2026-01-02 03:04:05.600+00'::timestamptz::text", "2026-01-02 03:04:05.6+00"),
+        ("'2026-01-02 03:04'::timestamp::text", "2026-01-02 03:04:00"),
+        ("'epoch'::timestamptz::text", "1970-01-01 00:00:00+00"),
+        ("'at ' || TIMESTAMP '2026-01-02 03:04:05'", "at 2026-01-02 03:04:05"),
+        ("true::text", "true"),
+        ("12.50::numeric(10,2)::text", "12.50"),
+        ("5 / 2", "2"),
+        ("-5 / 2", "-2"),
+        ("5 % -3", "2"),
+        ("0.1 + 0.2 = 0.3", "true"),
+        ("DATE '2026-03-31' + INTERVAL '1 month'", "2026-04-30T00:00:00"),
+        ("DATE '2026-03-05' - DATE '2026-03-01'", "4"),
+        ("substring('hello' FROM 2 FOR 3)", "ell"),
+        ("position('l' IN 'hello')", "3"),
+        ("'a' < 'B'", "false"),
+        ("NULL = NULL", "∅"),
+        ("length('é')", "1"),
+    ] {
+        assert_eq!(b.cell(&format!("SELECT {expr}")).await, value, "{expr}");
+    }
+    b.run("SET TIME ZONE 'Asia/Kolkata'").await.unwrap();
+    assert_eq!(b.cell("SELECT '2026-01-02 03:04:05+00'::timestamptz::text").await, "2026-01-02 08:34:05+05:30");
+}
+
+#[tokio::test]
+async fn unnest_reads_the_tables_before_it() {
+    let mut b = Bench::new().await;
+    assert_eq!(
+        b.rows("SELECT s.id, i.i, t.name FROM s, UNNEST(s.tags) AS i, t WHERE t.id = s.id ORDER BY 1, 2").await,
+        [["1", "10", "one"], ["2", "20", "two"], ["2", "21", "two"]]
+    );
+    assert_eq!(b.columns("SELECT * FROM t, UNNEST(ARRAY[t.id, 5]) AS n").await, ["id", "name", "at", "n"]);
+    assert_eq!(b.columns("SELECT t.* FROM t, UNNEST(ARRAY[t.id, 5]) AS n").await, ["id", "name", "at"]);
+    assert_eq!(b.columns("SELECT * FROM s, UNNEST(tags) AS i WHERE _offset = 1").await.len(), 7);
+    assert_eq!(b.rows("SELECT unnest FROM UNNEST(ARRAY[1, 2])").await, [["1"], ["2"]]);
+    assert_eq!(b.code("SELECT * FROM t LEFT JOIN UNNEST(ARRAY[t.id]) AS n ON true").await, "0A000");
+}

@@ -1,0 +1,7 @@
+//! Functions on text and bytes.
+
+mod convert_from;
+
+use datafusion::logical_expr::ScalarUDF;
+
+pub(crate) const FUNCTIONS: &[fn() -> ScalarUDF] = &[convert_from::function];
