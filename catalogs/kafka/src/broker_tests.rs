@@ -36,7 +36,7 @@ fn connection(extra: &[(&str, &str)]) -> ConnectionSpec {
 async fn topic(name: &str, partitions: i32) -> String {
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
     let topic = format!("{name}-{nanos}");
-    KafkaConnector.create_topic(&connection(&[]), &topic, partitions).await.unwrap();
+    KafkaConnector::new().create_topic(&connection(&[]), &topic, partitions).await.unwrap();
     topic
 }
 
@@ -58,7 +58,7 @@ fn spec(topic: &str) -> StreamSpec {
 }
 
 fn source(spec: StreamSpec) -> Arc<dyn StreamSource> {
-    KafkaConnector.source(spec).unwrap()
+    KafkaConnector::new().source(spec).unwrap()
 }
 
 fn producer(transactional: Option<&str>) -> ThreadedProducer<DefaultProducerContext> {
@@ -307,7 +307,7 @@ async fn what_is_inserted_is_read_back_and_inferred() {
     let mut spec = spec(&topic);
     spec.key_column = Some("name".into());
     let source = source(spec);
-    let infer = || async { KafkaConnector.infer(&connection(&[]), &topic, StreamFormat::Json, 100).await };
+    let infer = || async { KafkaConnector::new().infer(&connection(&[]), &topic, StreamFormat::Json, 100).await };
     assert!(infer().await.unwrap_err().detail().unwrap().contains("no records yet"));
     let batch = RecordBatch::try_from_iter([
         ("id", Arc::new(Int64Array::from_iter_values(0..20_000)) as _),
@@ -317,16 +317,136 @@ async fn what_is_inserted_is_read_back_and_inferred() {
     let mut writer = source.writer().await.unwrap();
     writer.write(&batch).await.unwrap();
     assert_eq!(writer.finish().await.unwrap(), 20_000);
-    let (rows, _) = query(&source, "SELECT count(distinct id), count(distinct name), count(distinct _key) FROM t").await;
+    let (rows, _) =
+        query(&source, "SELECT count(distinct id), count(distinct name), count(distinct _key) FROM t").await;
     let n = |i: usize| rows[0].column(i).as_primitive::<Int64Type>().value(0);
     assert_eq!((n(0), n(1), n(2)), (20_000, 7, 7));
     let (rows, _) = query(&source, "SELECT DISTINCT _partition FROM t WHERE name = 'n\"3'").await;
     assert_eq!(count(&rows), 1, "a key stays in its partition");
-    assert!(rows.iter().all(|b| b.column(0).data_type() == &DataType::Int32 && b.column(0).as_primitive::<Int32Type>().len() <= 1));
+    assert!(
+        rows.iter()
+            .all(|b| b.column(0).data_type() == &DataType::Int32 && b.column(0).as_primitive::<Int32Type>().len() <= 1)
+    );
     let fields = infer().await.unwrap();
     assert_eq!(fields, vec![Field::new("id", DataType::Int64, true), Field::new("name", DataType::Utf8, true)]);
     let writer = source.writer().await.unwrap();
     assert_eq!(writer.finish().await.unwrap(), 0);
+}
+
+fn threads() -> usize {
+    let named = |entry: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(entry.ok()?.path().join("comm")).ok().filter(|name| name.starts_with("kafka drop"))
+    };
+    std::fs::read_dir("/proc/self/task").unwrap().filter_map(named).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker"]
+async fn a_dropped_reader_or_query_ends_its_thread() {
+    let topic = topic("drop", 3).await;
+    let producer = producer(None);
+    for i in 0..30_000 {
+        send(&producer, &topic, i % 3, &format!("{{\"id\":{i},\"name\":\"{}\"}}", "x".repeat(500)));
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+    let source = source(spec(&topic));
+    let from = source.start_offsets(&StartPosition::Earliest).await.unwrap();
+    let to = source.start_offsets(&StartPosition::Latest).await.unwrap();
+    let gone = || async {
+        for _ in 0..100 {
+            if threads() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{} threads left", threads());
+    };
+    // Idle at the end, blocked by a full queue, and in the middle of a query.
+    let mut idle = open(&source, &from).await;
+    read_to(&mut idle, &from, &to).await;
+    assert_eq!(threads(), 1);
+    drop(idle);
+    gone().await;
+
+    let request = ReadRequest { from: from.clone(), projection: vec![1], on_error: OnError::Dlq, buffer_bytes: 1 };
+    let mut blocked = source.open(request).await.unwrap();
+    blocked.next().await.unwrap();
+    drop(blocked);
+    gone().await;
+
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3));
+    ctx.register_table("t", source.bounded().await.unwrap()).unwrap();
+    let mut rows = ctx.sql("SELECT * FROM t").await.unwrap().execute_stream().await.unwrap();
+    futures::StreamExt::next(&mut rows).await.unwrap().unwrap();
+    drop(rows);
+    gone().await;
+}
+
+/// Slow to ask, little room, calls dropped at any time: every record still comes once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker"]
+async fn nothing_is_lost_under_back_pressure() {
+    let topic = topic("pressure", 3).await;
+    let producer = producer(None);
+    for i in 0..50_000 {
+        send(&producer, &topic, i % 3, &format!("{{\"id\":{i},\"name\":\"{}\"}}", "x".repeat(100)));
+    }
+    producer.flush(Duration::from_secs(20)).unwrap();
+    let source = source(spec(&topic));
+    let from = source.start_offsets(&StartPosition::Earliest).await.unwrap();
+    let to = source.start_offsets(&StartPosition::Latest).await.unwrap();
+    let request = ReadRequest { from: from.clone(), projection: vec![0], on_error: OnError::Dlq, buffer_bytes: 1000 };
+    let mut reader = source.open(request).await.unwrap();
+    let mut at = from.clone();
+    let mut batches = Vec::new();
+    let mut round = 0;
+    while !at.covers(&to) {
+        round += 1;
+        let patience = Duration::from_micros(round % 7 * 300);
+        let Ok(batch) = tokio::time::timeout(patience, reader.next()).await else { continue };
+        let batch = batch.unwrap();
+        assert_eq!(at.get(batch.partition), Some(batch.from));
+        at.set(batch.partition, batch.to);
+        batches.push(batch);
+    }
+    assert_eq!(ids(&batches), (0..50_000).collect::<Vec<i64>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a broker"]
+async fn keys_headers_and_tombstones() {
+    use rdkafka::message::{Header, OwnedHeaders};
+    let topic = topic("meta", 1).await;
+    let producer = producer(None);
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "region", value: Some("eu") })
+        .insert(Header::<&str> { key: "none", value: None });
+    producer
+        .send(BaseRecord::<[u8], str>::to(&topic).payload("{\"id\":1}").key(&[0xff][..]).headers(headers))
+        .map_err(|(e, _)| e)
+        .unwrap();
+    producer.send(BaseRecord::<str, str>::to(&topic).key("gone")).map_err(|(e, _)| e).unwrap();
+    producer.send(BaseRecord::<str, str>::to(&topic).payload("")).map_err(|(e, _)| e).unwrap();
+    producer.flush(Duration::from_secs(20)).unwrap();
+    let mut spec = spec(&topic);
+    let region = Field::new("region", DataType::Utf8, true);
+    spec.columns.push(StreamColumn::Metadata { field: region, from: "header.region".into() });
+    let source = source(spec);
+    let (rows, _) = query(&source, "SELECT region, _headers, _key, _timestamp_type, _value FROM t").await;
+    assert_eq!(count(&rows), 1);
+    assert_eq!(rows[0].column(0).as_string::<i32>().value(0), "eu");
+    assert_eq!(rows[0].column(1).as_string::<i32>().value(0), r#"{"region":"eu","none":null}"#);
+    assert_eq!(rows[0].column(2).as_binary::<i32>().value(0), [0xff]);
+    assert_eq!(rows[0].column(3).as_string::<i32>().value(0), "create");
+    assert_eq!(rows[0].column(4).as_binary::<i32>().value(0), b"{\"id\":1}");
+    let from = source.start_offsets(&StartPosition::Earliest).await.unwrap();
+    let mut reader = open(&source, &from).await;
+    let to = source.start_offsets(&StartPosition::Latest).await.unwrap();
+    let batches = read_to(&mut reader, &from, &to).await;
+    let dead: Vec<&RecordBatch> = batches.iter().filter_map(|b| b.dead_letters.as_ref()).collect();
+    let errors: Vec<&str> = dead.iter().flat_map(|d| d.column(7).as_string::<i32>().iter().flatten()).collect();
+    assert_eq!(errors, ["record has no value", "value is empty"]);
+    assert_eq!(dead[0].column(4).as_binary::<i32>().value(0), b"gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,7 +454,7 @@ async fn what_is_inserted_is_read_back_and_inferred() {
 async fn troubles_say_what_they_probably_are() {
     let probe = |options: &[(&str, &str)]| {
         let connection = connection(options);
-        async move { KafkaConnector.probe(&connection).await }
+        async move { KafkaConnector::new().probe(&connection).await }
     };
     probe(&[]).await.unwrap();
     let e = probe(&[("brokers", "127.0.0.1:1"), ("timeout", "5 s")]).await.unwrap_err();
@@ -366,7 +486,8 @@ async fn troubles_say_what_they_probably_are() {
     let missing = source(spec("no-such-topic-here"));
     assert_eq!(missing.layout().await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(missing.writer().await.err().unwrap().kind(), ErrorKind::NotFound);
-    let request = ReadRequest { from: Offsets::default(), projection: vec![0], on_error: OnError::Dlq, buffer_bytes: 1 };
+    let request =
+        ReadRequest { from: Offsets::default(), projection: vec![0], on_error: OnError::Dlq, buffer_bytes: 1 };
     assert_eq!(missing.open(request).await.err().unwrap().kind(), ErrorKind::NotFound);
 }
 
@@ -383,7 +504,15 @@ async fn measure() {
              \"url\":\"https://shop.example.com/products/{}/reviews?page={}&sort=newest\",\"price\":{}.{:02},\"qty\":{},\
              \"ok\":true,\"country\":\"DE\",\"agent\":\"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko)\",\
              \"tags\":[\"a\",\"b\",\"c\"],\"device\":{{\"os\":\"linux\",\"w\":1920,\"h\":1080}},\"note\":\"{}\"}}",
-            i % 997, i % 60, i % 60, i % 5000, i % 9, i % 300, i % 100, i % 5, "lorem ipsum dolor sit amet ".repeat(20)
+            i % 997,
+            i % 60,
+            i % 60,
+            i % 5000,
+            i % 9,
+            i % 300,
+            i % 100,
+            i % 5,
+            "lorem ipsum dolor sit amet ".repeat(20)
         );
         send(&producer, &topic, (i % 2) as i32, &value);
     }
@@ -419,8 +548,7 @@ async fn measure() {
     for (name, projection) in
         [("all 13 columns", (0..13).collect::<Vec<_>>()), ("5 columns", vec![1, 3, 5, 6, 8]), ("none", vec![])]
     {
-        let request =
-            ReadRequest { from: from.clone(), projection, on_error: OnError::Dlq, buffer_bytes: 32 << 20 };
+        let request = ReadRequest { from: from.clone(), projection, on_error: OnError::Dlq, buffer_bytes: 32 << 20 };
         let (cpu, wall) = (cpu_seconds(), std::time::Instant::now());
         let mut reader = source.open(request).await.unwrap();
         let mut at = from.clone();
@@ -438,8 +566,8 @@ async fn measure() {
             rows as f64 / cpu
         );
     }
-    use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::Message;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", "bare")

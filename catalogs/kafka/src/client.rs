@@ -1,5 +1,6 @@
 //! The client for questions (metadata, offsets, topics), and what its errors mean.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
-use tidewater_catalogs::{Error, ErrorKind, Offsets, PartitionRange, Result, TopicLayout};
+use tidewater_catalogs::{ConnectionSpec, Error, ErrorKind, Offsets, PartitionRange, Result, TopicLayout};
 
 use crate::ffi;
 use crate::options::{Options, config_error};
@@ -28,6 +29,8 @@ struct Heard {
     /// First of the errors that time does not heal.
     fatal: Option<(RDKafkaErrorCode, String)>,
     all_down: bool,
+    /// Any of these, since it was last asked for.
+    any: bool,
 }
 
 impl Context {
@@ -35,8 +38,16 @@ impl Context {
         let heard = self.heard.lock();
         heard.fatal.clone().or_else(|| heard.last.clone())
     }
-    pub(crate) fn take_all_down(&self) -> bool {
+    fn take_all_down(&self) -> bool {
         std::mem::take(&mut self.heard.lock().all_down)
+    }
+    /// Whether a connection had trouble since the last call.
+    pub(crate) fn take_trouble(&self) -> bool {
+        std::mem::take(&mut self.heard.lock().any)
+    }
+    /// What was heard long ago explains nothing.
+    fn forget(&self) {
+        *self.heard.lock() = Heard::default();
     }
 }
 
@@ -52,7 +63,7 @@ impl ClientContext for Context {
         }
         // Some troubles are only logged, such as a broker that hangs up on a client of the wrong security.
         if fac == "FAIL" {
-            self.heard.lock().last.get_or_insert_with(|| (RDKafkaErrorCode::BrokerTransportFailure, message.to_owned()));
+            self.heard.lock().last = Some((RDKafkaErrorCode::BrokerTransportFailure, message.to_owned()));
         }
     }
 
@@ -60,6 +71,7 @@ impl ClientContext for Context {
         let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
         tracing::debug!(target: "tidewater_kafka", code = ?code, reason, "error of a broker connection");
         let mut heard = self.heard.lock();
+        heard.any = true;
         match code {
             RDKafkaErrorCode::AllBrokersDown => heard.all_down = true,
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => {
@@ -112,7 +124,12 @@ impl Client {
         question: impl FnOnce(&Self) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let client = self.clone();
-        tokio::task::spawn_blocking(move || question(&client))
+        let asked = move || {
+            client.serve();
+            client.context.forget();
+            question(&client)
+        };
+        tokio::task::spawn_blocking(asked)
             .await
             .unwrap_or_else(|e| Err(Error::internal("a question to kafka was cut off").with_source(e)))
     }
@@ -184,10 +201,8 @@ impl Client {
             let code = RDKafkaErrorCode::from(code);
             return Err(match code {
                 RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => no_topic(topic),
-                RDKafkaErrorCode::InvalidTopic => {
-                    Error::invalid(format!("\"{topic}\" is no name of a kafka topic"))
-                        .with_hint("Names have up to 249 letters, digits, dots, underscores and dashes.")
-                }
+                RDKafkaErrorCode::InvalidTopic => Error::invalid(format!("\"{topic}\" is no name of a kafka topic"))
+                    .with_hint("Names have up to 249 letters, digits, dots, underscores and dashes."),
                 code => code_error(&self.connection, code, "read the topic's metadata").with_context("topic", topic),
             });
         }
@@ -260,6 +275,51 @@ impl Client {
     }
 }
 
+/// Clients of the connections that were used last: signing in costs more than asking, and a query makes its source
+/// anew each time. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Clients(Arc<Mutex<VecDeque<Kept>>>);
+
+struct Kept {
+    connection: ConnectionSpec,
+    read_uncommitted: bool,
+    client: Arc<Client>,
+}
+
+impl Clients {
+    const MOST: usize = 16;
+
+    pub(crate) fn get(
+        &self,
+        connection: &ConnectionSpec,
+        options: &Options,
+        read_uncommitted: bool,
+    ) -> Result<Arc<Client>> {
+        let mut kept = self.0.lock();
+        let found = kept.iter().position(|k| k.read_uncommitted == read_uncommitted && k.connection == *connection);
+        if let Some(mine) = found.and_then(|at| kept.remove(at)) {
+            let client = mine.client.clone();
+            kept.push_back(mine);
+            return Ok(client);
+        }
+        let client = Arc::new(Client::new(&connection.name, options, read_uncommitted)?);
+        kept.push_back(Kept { connection: connection.clone(), read_uncommitted, client: client.clone() });
+        let surplus = if kept.len() > Self::MOST { kept.pop_front() } else { None };
+        drop(kept);
+        if let Some(surplus) = surplus {
+            // Closing joins the client's threads.
+            let _ = std::thread::Builder::new().name("kafka close".to_owned()).spawn(move || drop(surplus));
+        }
+        Ok(client)
+    }
+}
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Clients({})", self.0.lock().len())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum At {
     First,
@@ -297,11 +357,16 @@ pub(crate) fn trouble(connection: &str, last: Option<(RDKafkaErrorCode, String)>
             "a broker's TLS certificate is not trusted, connection",
             "Give the certificate authority in ssl_ca, and use the name that the certificate was made for.",
         ),
-        _ if ["ssl listener", "broker listener", "security.protocol", "disconnected"].iter().any(|part| lower.contains(part)) => (
-            ErrorKind::Unavailable,
-            "a broker hangs up at once, connection",
-            "The port probably has another kind of listener: check the option security.",
-        ),
+        _ if ["ssl listener", "broker listener", "security.protocol", "disconnected"]
+            .iter()
+            .any(|part| lower.contains(part)) =>
+        {
+            (
+                ErrorKind::Unavailable,
+                "a broker hangs up at once, connection",
+                "The port probably has another kind of listener: check the option security.",
+            )
+        }
         RDKafkaErrorCode::SSL => (
             ErrorKind::Unavailable,
             "no TLS with a broker of connection",

@@ -11,20 +11,22 @@ use tidewater_catalogs::{
     StreamSpec, TableName,
 };
 
-use crate::client::{Client, Context, code_error, trouble};
+use crate::client::{Client, Clients, Context, code_error, trouble};
 use crate::infer::Sample;
 use crate::lane::ReadPlan;
 use crate::options::{OPTIONS, Options, config_error};
 use crate::reader::{Range, Reader};
 use crate::source::{SharedSource, Source};
 
-/// Connections of kind `kafka`.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct KafkaConnector;
+/// Connections of kind `kafka`. Clones share their clients.
+#[derive(Debug, Clone, Default)]
+pub struct KafkaConnector {
+    clients: Clients,
+}
 
 impl KafkaConnector {
     pub fn new() -> Self {
-        Self
+        Self::default()
     }
 }
 
@@ -60,9 +62,8 @@ impl StreamConnector for KafkaConnector {
             .map_err(|e| config_error(&connection.name, e))?;
         // -1: as many replicas as the cluster makes by default.
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
-        let limits = AdminOptions::new()
-            .request_timeout(Some(options.timeout))
-            .operation_timeout(Some(options.timeout));
+        let limits =
+            AdminOptions::new().request_timeout(Some(options.timeout)).operation_timeout(Some(options.timeout));
         let answer = admin.create_topics([&new], &limits).await;
         let failed = |code| match code {
             RDKafkaErrorCode::OperationTimedOut
@@ -75,7 +76,9 @@ impl StreamConnector for KafkaConnector {
                 Some(Ok(_)) => Ok(()),
                 Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
                 Some(Err((_, code))) => Err(failed(code).with_context("topic", topic)),
-                None => Err(Error::unavailable("kafka did not say whether it made the topic").with_context("topic", topic)),
+                None => {
+                    Err(Error::unavailable("kafka did not say whether it made the topic").with_context("topic", topic))
+                }
             },
             Err(e) => Err(match e.rdkafka_error_code() {
                 Some(code) => failed(code),
@@ -109,7 +112,7 @@ impl StreamConnector for KafkaConnector {
             read_uncommitted: false,
             key_column: None,
         };
-        let source = SharedSource(Arc::new(Source::new(spec)?));
+        let source = SharedSource(Arc::new(Source::new(spec, self.clients.clone())?));
         let sample = sample(&source, rows).await?;
         if sample.records == 0 {
             let error = Error::invalid(format!("cannot infer columns from topic \"{topic}\""))
@@ -129,7 +132,7 @@ impl StreamConnector for KafkaConnector {
     }
 
     fn source(&self, spec: StreamSpec) -> Result<Arc<dyn StreamSource>> {
-        Ok(Arc::new(SharedSource(Arc::new(Source::new(spec)?))))
+        Ok(Arc::new(SharedSource(Arc::new(Source::new(spec, self.clients.clone())?))))
     }
 }
 

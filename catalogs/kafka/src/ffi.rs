@@ -37,7 +37,9 @@ impl<C: ConsumerContext> Intake<C> {
         let client = consumer.client().native_ptr();
         // SAFETY: `client` is alive as long as `consumer`, which `self` owns; `name` is a C string that is copied.
         // A null configuration means the client's default for topics. Both results are owned by `self`.
-        let (queue, topic) = unsafe { (sys::rd_kafka_queue_new(client), sys::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut())) };
+        let (queue, topic) = unsafe {
+            (sys::rd_kafka_queue_new(client), sys::rd_kafka_topic_new(client, name.as_ptr(), ptr::null_mut()))
+        };
         let intake = Self { queue, topic, started: Vec::new(), batch: Vec::with_capacity(BATCH), consumer };
         (!intake.queue.is_null() && !intake.topic.is_null()).then_some(intake)
     }
@@ -214,7 +216,8 @@ pub(crate) fn topic_id(client: *mut RDKafka, topic: &str, timeout: Duration) -> 
         let queue = sys::rd_kafka_queue_new(client);
         let mut names: [*const c_char; 1] = [name.as_ptr()];
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), 1);
-        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
+        let options =
+            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         let mut message: [c_char; 256] = [0; 256];
         sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, message.as_mut_ptr(), message.len());
         sys::rd_kafka_DescribeTopics(client, topics, options, queue);

@@ -55,9 +55,10 @@ impl ReadPlan {
             keep_values: Vec::new(),
             metadata: Vec::new(),
             output: Vec::new(),
-            schema: Arc::new(full.project(projection).map_err(|e| {
-                Error::internal("projection names a column that the stream lacks").with_source(e)
-            })?),
+            schema: Arc::new(
+                full.project(projection)
+                    .map_err(|e| Error::internal("projection names a column that the stream lacks").with_source(e))?,
+            ),
         };
         let (mut kept_values, mut kept_metadata) = (0, 0);
         for (i, column) in spec.columns.iter().enumerate() {
@@ -332,9 +333,7 @@ impl DeadLetters {
         let mut all = std::mem::take(self);
         let schema = dead_letter_schema();
         let utc = |values: Vec<i64>, nulls| -> Result<ArrayRef> {
-            Ok(Arc::new(
-                TimestampMicrosecondArray::try_new(ScalarBuffer::from(values), nulls)?.with_timezone("+00:00"),
-            ))
+            Ok(Arc::new(TimestampMicrosecondArray::try_new(ScalarBuffer::from(values), nulls)?.with_timezone("+00:00")))
         };
         let now = chrono::Utc::now().timestamp_micros();
         let columns: Vec<ArrayRef> = vec![

@@ -113,9 +113,7 @@ impl MetadataColumn {
             Origin::Hidden(H::Topic) => push_bytes(&mut self.column, Some(topic.as_bytes()))?,
             Origin::Hidden(H::Partition) => push_integer(&mut self.column, Some(i64::from(partition)))?,
             Origin::Hidden(H::Offset) => push_integer(&mut self.column, Some(record.offset()))?,
-            Origin::Hidden(H::Timestamp) => {
-                push_integer(&mut self.column, record.timestamp_ms().map(|(ms, _)| ms))?
-            }
+            Origin::Hidden(H::Timestamp) => push_integer(&mut self.column, record.timestamp_ms().map(|(ms, _)| ms))?,
             Origin::Hidden(H::TimestampType) => {
                 let kind = record.timestamp_ms().map(|(_, kind)| match kind {
                     TimestampType::Create => "create",

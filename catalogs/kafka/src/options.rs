@@ -80,7 +80,10 @@ impl Options {
     pub(crate) fn new(connection: &ConnectionSpec) -> Result<Self> {
         let get = |name: &str| connection.options.get(name).map(String::as_str);
         let wrong = |name: &str, value: &str| {
-            Error::invalid(format!("invalid value for option \"{name}\" of connection \"{}\": \"{value}\"", connection.name))
+            Error::invalid(format!(
+                "invalid value for option \"{name}\" of connection \"{}\": \"{value}\"",
+                connection.name
+            ))
         };
         if let Some(unknown) = connection.options.keys().find(|k| !OPTIONS.contains(&k.as_str())) {
             return Err(Error::invalid(format!("connection \"{}\" has no option \"{unknown}\"", connection.name))
@@ -92,8 +95,11 @@ impl Options {
         config.set_log_level(RDKafkaLogLevel::Info);
         let brokers = get("brokers").map(str::trim).unwrap_or_default();
         if brokers.is_empty() || brokers.split(',').any(|b| b.trim().is_empty()) {
-            return Err(Error::invalid(format!("option \"brokers\" of connection \"{}\" names no broker", connection.name))
-                .with_hint("Write brokers = 'host1:9092,host2:9092'."));
+            return Err(Error::invalid(format!(
+                "option \"brokers\" of connection \"{}\" names no broker",
+                connection.name
+            ))
+            .with_hint("Write brokers = 'host1:9092,host2:9092'."));
         }
         config.set("bootstrap.servers", brokers);
 

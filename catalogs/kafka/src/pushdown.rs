@@ -186,9 +186,7 @@ fn target(expr: &Expr) -> Option<Target> {
             _ => None,
         },
         // A wider integer has the same order.
-        Expr::Cast(cast) if cast.data_type == DataType::Int64 => {
-            target(&cast.expr).filter(|t| *t != Target::Timestamp)
-        }
+        Expr::Cast(cast) if cast.data_type == DataType::Int64 => target(&cast.expr).filter(|t| *t != Target::Timestamp),
         _ => None,
     }
 }

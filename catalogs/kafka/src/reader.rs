@@ -42,7 +42,8 @@ const LINGER: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(100);
 /// Brokers may be away this long before a reader says so.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// After so much silence the topic is asked for: of one that was deleted librdkafka says nothing.
+/// After so much silence the topic is asked for: of one that was deleted librdkafka says nothing. A read that is to
+/// end does not wait so long.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// One partition to read: `[from, until)`, or for ever.
@@ -71,16 +72,24 @@ pub(crate) struct Reader {
 
 impl Reader {
     pub(crate) fn spawn(job: Job) -> Result<Self> {
-        let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new(), arrived: Notify::new(), limit: job.buffer_bytes.max(1) });
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            room: Condvar::new(),
+            arrived: Notify::new(),
+            limit: job.buffer_bytes.max(1),
+        });
         let guard = Producer(queue.clone());
         std::thread::Builder::new()
-            .name("tidewater-kafka".to_owned())
+            // The system shows fifteen bytes of it.
+            .name(format!("kafka {}", job.topic))
             .spawn(move || {
                 if let Err(e) = run(&job, &guard.0) {
                     guard.0.fail(e);
                 }
             })
-            .map_err(|e| Error::new(ErrorKind::ResourcesExhausted, "cannot start a thread for a reader").with_source(e))?;
+            .map_err(|e| {
+                Error::new(ErrorKind::ResourcesExhausted, "cannot start a thread for a reader").with_source(e)
+            })?;
         Ok(Self { queue })
     }
 
@@ -155,7 +164,8 @@ impl Queue {
     /// Waits for room. False where nobody listens any more.
     fn push(&self, item: Result<ReadBatch>) -> bool {
         let bytes = item.as_ref().map_or(0, |b| {
-            b.rows.get_array_memory_size() + b.dead_letters.as_ref().map_or(0, arrow::array::RecordBatch::get_array_memory_size)
+            b.rows.get_array_memory_size()
+                + b.dead_letters.as_ref().map_or(0, arrow::array::RecordBatch::get_array_memory_size)
         });
         let mut state = self.state.lock();
         // One batch always fits, however large it is.
@@ -241,9 +251,9 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
     let mut intake = Intake::new(consumer, &job.topic)
         .ok_or_else(|| Error::invalid(format!("\"{}\" is no name of a kafka topic", job.topic)))?;
     for lane in work.lanes.iter().filter(|l| !l.done) {
-        intake
-            .start(lane.partition, lane.next)
-            .map_err(|code| code_error(&job.connection, code, "read a partition").with_context("partition", lane.partition))?;
+        intake.start(lane.partition, lane.next).map_err(|code| {
+            code_error(&job.connection, code, "read a partition").with_context("partition", lane.partition)
+        })?;
     }
 
     let mut down_since: Option<Instant> = None;
@@ -255,7 +265,7 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
                 break;
             }
         }
-        if context.take_all_down() {
+        if context.take_trouble() {
             down_since.get_or_insert_with(Instant::now);
         }
 
@@ -283,7 +293,8 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
             return Ok(());
         }
 
-        if down_since.is_some_and(|since| since.elapsed() >= PATIENCE) || heard.elapsed() >= SILENCE {
+        let silence = if endless { SILENCE } else { PATIENCE };
+        if down_since.is_some_and(|since| since.elapsed() >= PATIENCE) || heard.elapsed() >= silence {
             // Brokers may have come back to a quiet topic, so ask before saying that they are away.
             heard = Instant::now();
             down_since = match intake.consumer().client().fetch_metadata(Some(&job.topic), Duration::from_secs(1)) {
@@ -294,6 +305,7 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
                     if gone {
                         return Err(no_topic(&job.topic));
                     }
+                    work.still_there(&intake)?;
                     None
                 }
                 Err(_) => {
@@ -393,6 +405,22 @@ impl Work<'_> {
 
     fn complete(&self) -> bool {
         self.lanes.iter().all(|l| l.done)
+    }
+
+    /// A partition that ends before its read does, and stays there, was cut short or made anew.
+    #[cold]
+    fn still_there(&self, intake: &Intake<Context>) -> Result<()> {
+        for lane in self.lanes.iter().filter(|l| !l.done) {
+            let Some(until) = lane.until else { continue };
+            let marks =
+                intake.consumer().client().fetch_watermarks(&self.job.topic, lane.partition, Duration::from_secs(1));
+            if marks.as_ref().is_ok_and(|(_, high)| *high < until) {
+                return Err(lost(until, marks.ok())
+                    .with_context("topic", &self.job.topic)
+                    .with_context("partition", lane.partition));
+            }
+        }
+        Ok(())
     }
 
     /// What an error on a partition means, and whether it ends the reader.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use parking_lot::Mutex;
 use tidewater_catalogs::{
-    Error, HiddenColumn, OnError, Offsets, ReadRequest, Result, StartPosition, StreamColumn, StreamReader,
+    Error, HiddenColumn, Offsets, OnError, ReadRequest, Result, StartPosition, StreamColumn, StreamReader,
     StreamSource, StreamSpec, StreamWriter, TopicLayout,
 };
 
-use crate::client::{At, Client};
+use crate::client::{At, Client, Clients};
 use crate::lane::ReadPlan;
 use crate::options::Options;
 use crate::reader::{Job, Range, Reader};
@@ -23,12 +22,11 @@ pub(crate) struct Source {
     pub(crate) spec: StreamSpec,
     pub(crate) options: Options,
     schema: SchemaRef,
-    /// Made at the first question, then kept: signing in costs more than asking.
-    client: Mutex<Option<Arc<Client>>>,
+    clients: Clients,
 }
 
 impl Source {
-    pub(crate) fn new(spec: StreamSpec) -> Result<Self> {
+    pub(crate) fn new(spec: StreamSpec, clients: Clients) -> Result<Self> {
         let options = Options::new(&spec.connection)?;
         if spec.topic.is_empty() || spec.topic.len() > 249 || spec.topic.contains('\0') {
             return Err(Error::invalid(format!("\"{}\" is no name of a kafka topic", spec.topic)));
@@ -37,32 +35,27 @@ impl Source {
         for column in &spec.columns {
             let name = column.field().name();
             if HiddenColumn::from_name(name).is_some() {
-                return Err(Error::invalid(format!("column \"{name}\" of stream \"{}\" has a reserved name", spec.name.name))
-                    .with_hint("Every stream has a hidden column of that name already."));
+                return Err(Error::invalid(format!(
+                    "column \"{name}\" of stream \"{}\" has a reserved name",
+                    spec.name.name
+                ))
+                .with_hint("Every stream has a hidden column of that name already."));
             }
             if !names.insert(name) {
                 return Err(Error::invalid(format!("stream \"{}\" has two columns \"{name}\"", spec.name.name)));
             }
         }
-        if let Some(key) = &spec.key_column {
-            if !names.contains(key) {
-                return Err(Error::invalid(format!("stream \"{}\" has no column \"{key}\" for the key", spec.name.name)));
-            }
+        if let Some(key) = spec.key_column.as_ref().filter(|key| !names.contains(key)) {
+            return Err(Error::invalid(format!("stream \"{}\" has no column \"{key}\" for the key", spec.name.name)));
         }
         let schema = spec.full_schema();
         // Refuses types, metadata and formats that cannot be read, before anybody tries.
         ReadPlan::new(&spec, &(0..schema.fields().len()).collect::<Vec<_>>(), OnError::Skip, false)?;
-        Ok(Self { spec, options, schema, client: Mutex::new(None) })
+        Ok(Self { spec, options, schema, clients })
     }
 
     pub(crate) fn client(&self) -> Result<Arc<Client>> {
-        let mut slot = self.client.lock();
-        if let Some(client) = slot.as_ref() {
-            return Ok(client.clone());
-        }
-        let client = Arc::new(Client::new(&self.spec.connection.name, &self.options, self.spec.read_uncommitted)?);
-        *slot = Some(client.clone());
-        Ok(client)
+        self.clients.get(&self.spec.connection, &self.options, self.spec.read_uncommitted)
     }
 
     pub(crate) fn job(&self, plan: Arc<ReadPlan>, ranges: Vec<Range>, buffer_bytes: usize) -> Job {

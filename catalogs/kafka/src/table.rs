@@ -107,9 +107,8 @@ impl TableProvider for StreamTable {
         ascending.dedup();
         let spec = &self.source.0.spec;
         let plan = Arc::new(ReadPlan::new(spec, &ascending, spec.on_error, false)?);
-        let order: Option<Vec<usize>> = (ascending != wanted).then(|| {
-            wanted.iter().filter_map(|i| ascending.iter().position(|a| a == i)).collect()
-        });
+        let order: Option<Vec<usize>> = (ascending != wanted)
+            .then(|| wanted.iter().filter_map(|i| ascending.iter().position(|a| a == i)).collect());
         let ranges = self.ranges(&seek).await?;
         let groups = spread(ranges, state.config().target_partitions());
         Ok(Arc::new(StreamScanExec::new(self.source.clone(), plan, order, groups, limit)?))
@@ -138,10 +137,13 @@ fn spread(mut ranges: Vec<Range>, n: usize) -> Vec<Vec<Range>> {
             group.1.push(range);
         }
     }
-    groups.into_iter().map(|(_, mut group)| {
-        group.sort_by_key(|r| r.partition);
-        group
-    }).collect()
+    groups
+        .into_iter()
+        .map(|(_, mut group)| {
+            group.sort_by_key(|r| r.partition);
+            group
+        })
+        .collect()
 }
 
 fn size(range: &Range) -> u64 {

@@ -49,7 +49,7 @@ impl Flight {
                 state.first_error.get_or_insert(e);
             }
         }
-        let wake = state.arrived + state.failed == state.sent || state.sent % 1024 == 0;
+        let wake = state.arrived + state.failed == state.sent || state.sent.is_multiple_of(1024);
         drop(state);
         if wake {
             self.changed.notify_one();
@@ -379,5 +379,18 @@ fn encode(field: &Field, array: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Res
 /// JSON has no such numbers; the reader takes these names.
 fn write_special(v: f64, out: &mut Vec<u8>) -> std::io::Result<()> {
     use std::io::Write;
-    write!(out, "\"{}\"", if v.is_nan() { "NaN" } else if v > 0.0 { "Infinity" } else { "-Infinity" })
+    write!(
+        out,
+        "\"{}\"",
+        if v.is_nan() {
+            "NaN"
+        } else if v > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        }
+    )
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,16 +84,28 @@ pub(crate) enum Data {
     Int64(Vec<i64>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
-    Decimal { values: Vec<i128>, precision: u8, scale: i8 },
+    Decimal {
+        values: Vec<i128>,
+        precision: u8,
+        scale: i8,
+    },
     Date(Vec<i32>),
     /// Microseconds since midnight.
     Time(Vec<i64>),
-    Timestamp { values: Vec<i64>, unit: TimeUnit, zoned: bool },
+    Timestamp {
+        values: Vec<i64>,
+        unit: TimeUnit,
+        zoned: bool,
+    },
     Text(Bytes),
     Json(Bytes),
     Binary(Bytes),
     Struct(Box<Members>),
-    List { ends: Vec<i32>, item: Box<Column>, item_nullable: bool },
+    List {
+        ends: Vec<i32>,
+        item: Box<Column>,
+        item_nullable: bool,
+    },
 }
 
 pub(crate) struct Column {
@@ -123,14 +135,12 @@ impl Column {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View if is_json(field) => Data::Json(Bytes::new()),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Data::Text(Bytes::new()),
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Data::Binary(Bytes::new()),
-            DataType::Struct(fields) => {
+            DataType::Struct(fields) if !fields.is_empty() => {
                 Data::Struct(Box::new(Members::new(fields.iter().map(AsRef::as_ref), None)?))
             }
-            DataType::List(item) => Data::List {
-                ends: vec![0],
-                item: Box::new(Column::new(item)?),
-                item_nullable: item.is_nullable(),
-            },
+            DataType::List(item) => {
+                Data::List { ends: vec![0], item: Box::new(Column::new(item)?), item_nullable: item.is_nullable() }
+            }
             other => {
                 return Err(Error::unsupported(format!(
                     "column \"{}\" of a stream cannot have the type {other}",
@@ -222,15 +232,11 @@ impl Column {
             Data::Text(b) | Data::Json(b) => widen(b.take_text(nulls)?, &self.data_type)?,
             Data::Binary(b) => widen(b.take_binary(nulls)?, &self.data_type)?,
             Data::Struct(members) => {
-                let rows = members.rows_hint();
                 let children = members.finish()?;
                 let DataType::Struct(fields) = &self.data_type else {
                     return Err(Error::internal("struct column without a struct type"));
                 };
-                match (&nulls, fields.is_empty()) {
-                    (None, true) => Arc::new(StructArray::new_empty_fields(rows, None)),
-                    _ => Arc::new(StructArray::try_new(fields.clone(), children, nulls)?),
-                }
+                Arc::new(StructArray::try_new(fields.clone(), children, nulls)?)
             }
             Data::List { ends, item, .. } => {
                 let mut fresh = Vec::with_capacity(ends.len());

@@ -5,9 +5,7 @@
 pub(crate) fn integer(text: &str) -> Option<i64> {
     match text.parse::<i64>() {
         Ok(n) => Some(n),
-        Err(_) if text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) => {
-            i64::try_from(scaled(text, 0, false)?).ok()
-        }
+        Err(_) if text.bytes().any(|b| matches!(b, b'.' | b'e' | b'E')) => i64::try_from(scaled(text, 0, false)?).ok(),
         Err(_) => None,
     }
 }

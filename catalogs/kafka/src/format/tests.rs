@@ -87,7 +87,9 @@ fn depth_is_bounded() {
 
 #[test]
 fn numbers_fit_or_are_malformed() {
-    for value in ["9223372036854775808", "12345678901234567890", "1e400", "1.5", "true", "{}", "\"x\"", "\"\"", "\" 1\""] {
+    for value in
+        ["9223372036854775808", "12345678901234567890", "1e400", "1.5", "true", "{}", "\"x\"", "\"\"", "\" 1\""]
+    {
         assert!(one(DataType::Int64, value).is_err(), "{value}");
     }
     for value in ["-9223372036854775808", "1e3", "2.0", "\"12\"", "null"] {
@@ -148,11 +150,17 @@ fn bytes_are_base64_or_hexadecimal() {
 #[test]
 fn nested_values() {
     let person = DataType::Struct(
-        vec![Field::new("id", DataType::Int64, false), field("tags", DataType::List(Arc::new(field("element", DataType::Utf8))))]
-            .into(),
+        vec![
+            Field::new("id", DataType::Int64, false),
+            field("tags", DataType::List(Arc::new(field("element", DataType::Utf8)))),
+        ]
+        .into(),
     );
     let got = one(person.clone(), r#"{"x":0,"tags":["a",null],"id":1}"#).unwrap();
-    assert_eq!(format!("{:?}", got.as_struct().column(1).as_list::<i32>().value(0)), "StringArray\n[\n  \"a\",\n  null,\n]");
+    assert_eq!(
+        format!("{:?}", got.as_struct().column(1).as_list::<i32>().value(0)),
+        "StringArray\n[\n  \"a\",\n  null,\n]"
+    );
     assert!(one(person.clone(), "null").unwrap().is_null(0));
     for (value, message) in [
         (r#"{"tags":[]}"#, "column \"id\": missing, and may not be null"),
@@ -368,7 +376,17 @@ fn any_record() -> impl Strategy<Value = Vec<u8>> {
             if pretty { serde_json::to_vec_pretty(&object).unwrap() } else { serde_json::to_vec(&object).unwrap() }
         });
     // Some records are damaged: bytes changed, dropped, or put in.
-    (record, prop::option::weighted(0.4, (any::<prop::sample::Index>(), 0usize..3, prop::sample::select(b"{}[],:\"\\ ntu0-.eE\x01\xff\xc3".to_vec()))))
+    (
+        record,
+        prop::option::weighted(
+            0.4,
+            (
+                any::<prop::sample::Index>(),
+                0usize..3,
+                prop::sample::select(b"{}[],:\"\\ ntu0-.eE\x01\xff\xc3".to_vec()),
+            ),
+        ),
+    )
         .prop_map(|(mut bytes, damage)| {
             if let Some((at, how, byte)) = damage {
                 let at = at.index(bytes.len());

@@ -4,8 +4,8 @@ use arrow::array::{ArrayRef, NullBufferBuilder};
 use arrow::datatypes::{DataType, Field};
 use tidewater_catalogs::{Error, Result, StreamFormat};
 
-use super::column::{Bytes, widen};
 use super::Malformed;
+use super::column::{Bytes, widen};
 
 pub(crate) struct WholeDecoder {
     bytes: Bytes,
@@ -23,9 +23,7 @@ impl WholeDecoder {
             (StreamFormat::Text, t) => {
                 (true, matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View), "text")
             }
-            (_, t) => {
-                (false, matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView), "bytea")
-            }
+            (_, t) => (false, matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView), "bytea"),
         };
         if !fits {
             return Err(Error::invalid(format!(

@@ -108,11 +108,14 @@ fn rows_and_dead_letters_keep_their_order() {
     let dead = batch.dead_letters.unwrap();
     assert_eq!(dead.column(2).as_primitive::<Int64Type>().values(), &[12, 13, 14]);
     let errors: Vec<_> = dead.column(7).as_string::<i32>().iter().flatten().collect();
-    assert_eq!(errors, [
-        "column \"id\": expected a bigint, found \"x\"",
-        "column \"region\": not UTF-8 at byte 0",
-        "record has no value",
-    ]);
+    assert_eq!(
+        errors,
+        [
+            "column \"id\": expected a bigint, found \"x\"",
+            "column \"region\": not UTF-8 at byte 0",
+            "record has no value",
+        ]
+    );
     assert!(dead.column(5).is_null(2), "a tombstone has no value");
     assert!(dead.column(3).is_null(2), "nor a time");
     assert!(dead.column(8).is_null(0) && dead.column(9).is_null(0));

@@ -26,8 +26,7 @@ fn batch(from: i64, to: i64) -> ReadBatch {
 async fn a_dropped_call_loses_nothing() {
     let reader = Reader { queue: queue(1 << 20) };
     for round in 0..100 {
-        let waiting = reader.next();
-        tokio::pin!(waiting);
+        let mut waiting = Box::pin(reader.next());
         // Polled once, so that it is registered, and dropped with the batch already on its way.
         assert!(futures::poll!(waiting.as_mut()).is_pending());
         assert!(reader.queue.push(Ok(batch(round, round + 1))));

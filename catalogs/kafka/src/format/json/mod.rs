@@ -20,7 +20,6 @@ use tidewater_catalogs::Result;
 
 use super::Malformed;
 
-
 pub(crate) struct JsonDecoder {
     members: Members,
     rows: usize,

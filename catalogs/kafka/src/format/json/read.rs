@@ -54,10 +54,8 @@ impl Members {
     /// Producers write members in the same order again and again, so the one behind the last is tried first.
     #[inline]
     fn find(&self, name: &str, guess: usize) -> Option<usize> {
-        if let Some(member) = self.members.get(guess) {
-            if member.name == name {
-                return Some(guess);
-            }
+        if self.members.get(guess).is_some_and(|member| member.name == name) {
+            return Some(guess);
         }
         let slot = &self.by_len[name.len().min(LONG)];
         slot.iter().map(|i| usize::from(*i)).find(|i| self.members[*i].name == name)
@@ -122,10 +120,6 @@ impl Members {
     #[inline]
     pub(crate) fn drop_unkept(&mut self) {
         self.members.iter_mut().filter(|m| !m.keep).for_each(|m| m.column.truncate(0));
-    }
-
-    pub(crate) fn rows_hint(&self) -> usize {
-        self.members.first().map_or(0, |m| m.column.len())
     }
 
     pub(crate) fn finish(&mut self) -> Result<Vec<ArrayRef>> {
@@ -272,12 +266,15 @@ fn push_scalar(data: &mut Data, scalar: Scalar<'_>, scratch: &mut Vec<u8>) -> Re
         Data::Time(v) => put(v, time::time_of_day(text)),
         Data::Timestamp { values, unit, zoned } => {
             let us = time::timestamp(text).map(|t| if *zoned { t.utc_us() } else { t.local_us });
-            put(values, us.and_then(|us| match unit {
-                TimeUnit::Second => (us % 1_000_000 == 0).then_some(us / 1_000_000),
-                TimeUnit::Millisecond => (us % 1_000 == 0).then_some(us / 1_000),
-                TimeUnit::Microsecond => Some(us),
-                TimeUnit::Nanosecond => us.checked_mul(1_000),
-            }))
+            put(
+                values,
+                us.and_then(|us| match unit {
+                    TimeUnit::Second => (us % 1_000_000 == 0).then_some(us / 1_000_000),
+                    TimeUnit::Millisecond => (us % 1_000 == 0).then_some(us / 1_000),
+                    TimeUnit::Microsecond => Some(us),
+                    TimeUnit::Nanosecond => us.checked_mul(1_000),
+                }),
+            )
         }
         Data::Binary(bytes) => {
             let decoded = match text.strip_prefix("\\x") {
@@ -306,7 +303,7 @@ fn named(text: &str, quoted: bool) -> Option<f64> {
 
 fn unhex(digits: &str, out: &mut Vec<u8>) -> bool {
     let nibble = |b: u8| char::from(b).to_digit(16);
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return false;
     }
     for pair in digits.as_bytes().chunks_exact(2) {
