@@ -50,7 +50,7 @@ pub async fn run(context: DemoContext) -> Result<()> {
     script::run(&context.engine, &script, broker.addr()).await?;
     welcome(&context, broker.addr(), &script);
 
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(Instant::now(), events(&broker));
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return Ok(()),

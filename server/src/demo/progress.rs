@@ -1,6 +1,7 @@
 //! The line that shows the demo at work: one that is written over on a terminal, a plain one every few seconds
 //! elsewhere.
 
+use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -15,12 +16,13 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 pub struct Progress {
     terminal: bool,
     /// Events in the topics at some moments, oldest first.
-    seen: std::collections::VecDeque<(Instant, u64)>,
+    seen: VecDeque<(Instant, u64)>,
 }
 
 impl Progress {
-    pub fn new() -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), seen: std::collections::VecDeque::new() }
+    /// `events` are in the topics now.
+    pub fn new(now: Instant, events: u64) -> Self {
+        Self { terminal: std::io::stdout().is_terminal(), seen: VecDeque::from([(now, events)]) }
     }
 
     pub fn interval(&self) -> Duration {

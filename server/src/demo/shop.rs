@@ -49,6 +49,15 @@ pub struct Shop {
     pub clicks: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// A form that was sent unchecked: a word where a number belongs.
+    WrongType,
+    /// A writer that died in the middle of a record.
+    CutShort,
+}
+
 /// One record, in buffers that are used again.
 #[derive(Debug, Default)]
 pub struct Record {
@@ -72,15 +81,19 @@ impl Shop {
         };
         let mut dice = Dice::new(topic as u64, n);
         let at = now.to_rfc3339_opts(SecondsFormat::Millis, true);
-        let broken = dice.below(MALFORMED_EVERY) == 0;
+        let fault = match dice.below(2 * MALFORMED_EVERY) {
+            0 => Fault::WrongType,
+            1 => Fault::CutShort,
+            _ => Fault::None,
+        };
+        let broken = fault == Fault::WrongType;
         // Writing to a string cannot fail.
         let _ = match topic {
             Topic::Customers => customer(n, &mut dice, &at, out),
             Topic::Orders => order(n, customers_after(self.customers), &mut dice, &at, broken, out),
             Topic::Clicks => click(n, customers_after(self.customers), &mut dice, now, &at, broken, out),
         };
-        // A writer that died in the middle of a record.
-        if broken && (topic == Topic::Customers || dice.below(2) == 0) {
+        if fault == Fault::CutShort || (broken && topic == Topic::Customers) {
             let cut = out.value.len() / 2;
             out.value.truncate(cut);
         }
@@ -120,7 +133,6 @@ fn order(n: u64, customers: u64, dice: &mut Dice, at: &str, broken: bool, out: &
     write!(out.key, "{customer}")?;
     let status = dice.pick(STATUSES);
     let currency = dice.pick(CURRENCIES);
-    // A form that was sent unchecked: a word where a number belongs.
     let id = n + 1;
     if broken {
         write!(out.value, r#"{{"id":"A-{id}""#)?;
