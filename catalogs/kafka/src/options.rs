@@ -207,6 +207,8 @@ impl Options {
         default("max.partition.fetch.bytes", "8388608");
         default("queued.max.messages.kbytes", if endless { "65536" } else { "16384" });
         default("queued.min.messages", "100000");
+        // A full queue is drained in a tenth of a second; the usual pause of a whole one would leave us idle.
+        default("fetch.queue.backoff.ms", "10");
         default("fetch.error.backoff.ms", "100");
         default("reconnect.backoff.max.ms", "2000");
         config.set("enable.auto.commit", "false");

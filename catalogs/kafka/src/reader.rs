@@ -17,7 +17,8 @@
 //! | `enable.partition.eof` | `true` | positions behind control records |
 //! | `check.crcs` | `true` | broken bytes are an error |
 //! | `fetch.min.bytes`, `fetch.wait.max.ms` | 1 MB, 100 ms | large fetches under load, a tenth of a second otherwise |
-//! | `queued.max.messages.kbytes` | 64 MB | bound of what librdkafka holds for a reader |
+//! | `queued.max.messages.kbytes` | 64 MB, 16 MB for queries | bound of what librdkafka holds for a reader |
+//! | `fetch.queue.backoff.ms` | 10 ms | at the usual second, a reader that fills its queue stands still most of the time |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
