@@ -45,11 +45,5 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Listen { source, .. } | Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
-    }
-}
+// The cause is part of the text, so that a log line has it too; a chain would say it twice.
+impl std::error::Error for Error {}

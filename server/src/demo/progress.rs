@@ -42,7 +42,8 @@ impl Progress {
         let mut out = std::io::stdout().lock();
         // Who closed our output does not want the line.
         let _ = if self.terminal {
-            write!(out, "\r{line}\x1b[K").and_then(|()| out.flush())
+            // Without wrapping: a line that is broken in two could not be written over.
+            write!(out, "\r\x1b[?7l{line}\x1b[K\x1b[?7h").and_then(|()| out.flush())
         } else {
             writeln!(out, "{line}")
         };
