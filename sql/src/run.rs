@@ -139,7 +139,7 @@ impl Stream for QueryStream {
         match self.receiver.poll_recv(cx) {
             Poll::Ready(Some(Ok(batch))) => {
                 let schema = self.schema.clone();
-                Poll::Ready(Some(rename(batch, &schema)))
+                Poll::Ready(Some(conform(batch, &schema)))
             }
             Poll::Ready(other) => {
                 self.done = true;
@@ -157,7 +157,7 @@ impl RecordBatchStream for QueryStream {
 }
 
 /// The batch under the names (and types, where they differ) that were announced.
-fn rename(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
+pub(crate) fn conform(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, DataFusionError> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(batch.num_columns());
     for (column, field) in batch.columns().iter().zip(schema.fields()) {
         columns.push(if column.data_type() == field.data_type() {

@@ -57,6 +57,7 @@ pub struct Notice {
 }
 
 impl Notice {
+    #[allow(clippy::self_named_constructors)]
     pub fn notice(message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Notice,

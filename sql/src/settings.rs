@@ -10,8 +10,9 @@ use crate::session::Login;
 use crate::{SqlError, SqlState};
 
 /// The version of PostgreSQL whose manners we follow.
-pub(crate) const SERVER_VERSION: &str = "16.6";
-const SERVER_VERSION_NUM: &str = "160006";
+/// The layout of the catalog tables is that version's: psql asks for columns by the version that it is told.
+pub(crate) const SERVER_VERSION: &str = "15.13";
+const SERVER_VERSION_NUM: &str = "150013";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {

@@ -1,4 +1,4 @@
-//! Casts as PostgreSQL does them.
+//! Casts and arithmetic as PostgreSQL does them.
 //!
 //! Arrow cuts numbers off where PostgreSQL rounds, reads fewer spellings of times, and prints times and floats
 //! another way. And `timestamptz` values are instants in UTC: where one becomes a wall-clock time (or the other way
@@ -19,6 +19,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::arithmetic;
 use super::text_functions::{float_text, rint, timestamp_text};
 use super::types::timestamptz;
 
@@ -118,6 +119,11 @@ impl Rules {
             Expr::Cast(c) => {
                 let from = c.expr.get_type(schema)?;
                 let done = self.cast(c.expr.as_ref(), &from, &c.data_type)?;
+                Ok(done.map_or_else(|| Transformed::no(expr), Transformed::yes))
+            }
+            Expr::BinaryExpr(b) => {
+                let (left, right) = (b.left.get_type(schema)?, b.right.get_type(schema)?);
+                let done = arithmetic::checked(b, &left, &right);
                 Ok(done.map_or_else(|| Transformed::no(expr), Transformed::yes))
             }
             Expr::ScalarFunction(f) if WALL_CLOCK.contains(&f.name()) => {

@@ -13,7 +13,7 @@ use datafusion::prelude::SessionConfig;
 
 use super::casts::{DateIntervals, PostgresCasts};
 use super::functions;
-use super::lateral::{ColumnOfItsTable, LateralUnnest};
+use super::lateral::LateralUnnest;
 use super::types::PostgresTypes;
 use crate::SqlError;
 use crate::engine::EngineDefaults;
@@ -49,8 +49,6 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     let mut state = SessionStateBuilder::new()
         .with_analyzer_rules(rules)
         .with_relation_planners(vec![Arc::new(LateralUnnest)])
-        // Before the default ones: the first that answers is taken.
-        .with_expr_planners(vec![Arc::new(ColumnOfItsTable)])
         .with_config(config)
         .with_runtime_env(runtime)
         .with_default_features()

@@ -227,8 +227,7 @@ impl Lane {
                 .with_hint("Filter such rows out with WHERE … IS NOT NULL, or fill them with coalesce(…)."));
             }
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        RecordBatch::try_new_with_options(self.output.clone(), batch.columns().to_vec(), &options)
+        crate::run::conform(batch, &self.output)
             .map_err(|e| Error::internal("the query of the flow gave columns of other types").with_source(e))
     }
 }

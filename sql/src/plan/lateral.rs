@@ -8,11 +8,7 @@ use std::ops::ControlFlow;
 
 use datafusion::common::{Column, UnnestOptions, not_impl_err, plan_err};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::planner::{
-    ExprPlanner, PlannedRelation, PlannerResult, RelationPlanner, RelationPlannerContext, RelationPlanning,
-};
-use datafusion::sql::TableReference;
-use arrow::datatypes::Field;
+use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlanBuilder};
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, Select, TableFactor, TableWithJoins, Value,
@@ -67,7 +63,7 @@ pub(super) fn nest(select: &mut Select) -> Result<()> {
 /// `LATERAL unnest(x)` is `UNNEST(x)`.
 fn as_unnest(factor: &mut TableFactor) {
     let TableFactor::Function { name, args, alias, .. } = factor else { return };
-    if name.0.len() != 1 || !name.0[0].as_ident().is_some_and(|i| fold(i) == "unnest") {
+    if name.0.len() != 1 || name.0[0].as_ident().is_none_or(|i| fold(i) != "unnest") {
         return;
     }
     let exprs: Option<Vec<Expr>> = args
@@ -134,6 +130,9 @@ fn nested(left: TableWithJoins, unnest: TableFactor) -> TableWithJoins {
     }
 }
 
+/// The unnested column while it has no name yet. Nobody can write this one.
+const ELEMENT: &str = "\u{1}element";
+
 /// Plans the joins that [`nest`] made.
 #[derive(Debug)]
 pub(super) struct LateralUnnest;
@@ -172,38 +171,20 @@ impl RelationPlanner for LateralUnnest {
             }
             None => ("unnest".to_owned(), "unnest".to_owned()),
         };
-        let mut exprs: Vec<PlanExpr> = left.schema().columns().into_iter().map(PlanExpr::Column).collect();
-        exprs.push(expr.alias_qualified(Some(table.as_str()), &column));
-        let column = Column::new(Some(table), column);
+        let kept: Vec<PlanExpr> = left.schema().columns().into_iter().map(PlanExpr::Column).collect();
+        let mut exprs = kept.clone();
+        exprs.push(expr.alias(ELEMENT));
+        // What is unnested loses its qualifier, so that it gets one afterwards.
+        let element = Column::new_unqualified(ELEMENT);
+        let mut named = kept;
+        named.push(PlanExpr::Column(element.clone()).alias_qualified(Some(table), column));
         // Rows whose array is empty or null have no partner, as with any inner join.
         let options = UnnestOptions::new().with_preserve_nulls(false);
         let plan = LogicalPlanBuilder::from(left)
             .project(exprs)?
-            .unnest_columns_with_options(vec![column], options)?
+            .unnest_columns_with_options(vec![element], options)?
+            .project(named)?
             .build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))
-    }
-}
-
-/// `i.i`, where `i` is a set-returning function whose column has the same name: the planner takes the first `i` for
-/// the column and looks for a field in it.
-#[derive(Debug)]
-pub(super) struct ColumnOfItsTable;
-
-impl ExprPlanner for ColumnOfItsTable {
-    fn plan_compound_identifier(
-        &self,
-        field: &Field,
-        qualifier: Option<&TableReference>,
-        nested_names: &[String],
-    ) -> DfResult<PlannerResult<Vec<PlanExpr>>> {
-        if let (Some(table), [name]) = (qualifier, nested_names)
-            && table.table() == field.name()
-            && name == field.name()
-            && !field.data_type().is_nested()
-        {
-            return Ok(PlannerResult::Planned(PlanExpr::Column(Column::new(Some(table.clone()), name))));
-        }
-        Ok(PlannerResult::Original(Vec::new()))
     }
 }

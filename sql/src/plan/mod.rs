@@ -10,6 +10,7 @@
 //!
 //! The three types to know: [`Planner`], [`relation::Relation`] and [`flow::CompiledFlow`].
 
+mod arithmetic;
 pub(crate) mod assign;
 mod casts;
 pub(crate) mod environment;

@@ -99,6 +99,7 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             if select.prewhere.is_some() || !select.connect_by.is_empty() || select.value_table_mode.is_some() {
                 return Err(SqlError::unsupported("this clause of SELECT is not supported"));
             }
+            distinct_names(&select.from)?;
             super::lateral::nest(select)?;
             for item in &mut select.projection {
                 if let SelectItem::UnnamedExpr(_) = item {
@@ -253,7 +254,7 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 && let Some(hex) = s.strip_prefix("\\x")
             {
                 let hex: String = hex.chars().filter(|c| !c.is_whitespace()).collect();
-                if hex.len() % 2 != 0 || !hex.chars().all(|c| c.is_ascii_hexdigit()) {
+                if !hex.len().is_multiple_of(2) || !hex.chars().all(|c| c.is_ascii_hexdigit()) {
                     return Err(SqlError::new(SqlState::INVALID_TEXT, "invalid hexadecimal data"));
                 }
                 *expr = Expr::Value(Value::HexStringLiteral(hex).into());
@@ -382,4 +383,38 @@ fn name_before(item: &mut SelectItem) {
         let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *item = SelectItem::ExprWithAlias { expr, alias };
     }
+}
+
+/// 42712 where two members of FROM have one name: the planner would take columns of either.
+fn distinct_names(from: &[TableWithJoins]) -> Result<()> {
+    fn collect(table: &TableWithJoins, names: &mut Vec<String>) -> Result<()> {
+        for factor in std::iter::once(&table.relation).chain(table.joins.iter().map(|j| &j.relation)) {
+            let name = match factor {
+                TableFactor::NestedJoin { table_with_joins, alias: None } => {
+                    collect(table_with_joins, names)?;
+                    continue;
+                }
+                TableFactor::Table { alias: Some(alias), .. }
+                | TableFactor::Derived { alias: Some(alias), .. }
+                | TableFactor::UNNEST { alias: Some(alias), .. }
+                | TableFactor::Function { alias: Some(alias), .. }
+                | TableFactor::NestedJoin { alias: Some(alias), .. } => fold(&alias.name),
+                // Tables of two schemas may share their name; columns must then be written with the schema.
+                TableFactor::Table { name, alias: None, args: None, .. } => {
+                    name.0.iter().filter_map(|p| p.as_ident()).map(fold).collect::<Vec<_>>().join(".")
+                }
+                _ => continue,
+            };
+            if names.contains(&name) {
+                return Err(SqlError::new(
+                    SqlState::DUPLICATE_ALIAS,
+                    format!("table name \"{name}\" specified more than once"),
+                ));
+            }
+            names.push(name);
+        }
+        Ok(())
+    }
+    let mut names = Vec::new();
+    from.iter().try_for_each(|t| collect(t, &mut names))
 }

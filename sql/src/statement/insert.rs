@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
-use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
@@ -80,7 +79,7 @@ async fn produce(relation: &StreamRelation, mut rows: SendableRecordBatchStream)
     while let Some(batch) = rows.next().await {
         writer.write(&batch?).await.map_err(partly)?;
     }
-    Ok(writer.finish().await.map_err(partly)?)
+    writer.finish().await.map_err(partly)
 }
 
 fn partly(e: tidewater_catalogs::Error) -> SqlError {
@@ -158,7 +157,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
         }
     }
     let source = match &insert.source {
-        Some(source) => prepare_source(source, &mut columns)?,
+        Some(source) => prepare_source(source, &columns)?,
         None => {
             return Err(SqlError::unsupported("INSERT … DEFAULT VALUES is not supported")
                 .with_hint("There are no defaults; give the values."));
@@ -230,18 +229,16 @@ fn too_many(expressions: bool) -> SqlError {
 
 /// The source with untyped literals in the types of their columns: a literal of VALUES takes the type of the column
 /// it goes to, not one that it would have to share with the other rows.
-fn prepare_source(source: &Query, columns: &mut Vec<FieldRef>) -> Result<Query> {
+fn prepare_source(source: &Query, columns: &[FieldRef]) -> Result<Query> {
     let mut source = source.clone();
     let width = match source.body.as_ref() {
         SetExpr::Values(values) => values.rows.first().map(Vec::len),
         SetExpr::Select(select) => select_width(select),
         _ => None,
     };
-    if let Some(width) = width {
-        if width > columns.len() {
-            return Err(too_many(true));
-        }
-        // Without a column list, columns that are not reached stay null, as in PostgreSQL.
+    // Without a column list, columns that are not reached stay null, as in PostgreSQL.
+    if width.is_some_and(|w| w > columns.len()) {
+        return Err(too_many(true));
     }
     match source.body.as_mut() {
         SetExpr::Values(values) => {
@@ -411,8 +408,7 @@ pub(super) fn fit(rows: SendableRecordBatchStream, schema: SchemaRef, table: Str
                 return Err(DataFusionError::from(null_in(field.name(), &table)));
             }
         }
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(to.clone(), batch.columns().to_vec(), &options)?)
+        run::conform(batch, &to)
     });
     Box::pin(RecordBatchStreamAdapter::new(schema, stream))
 }

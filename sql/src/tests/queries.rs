@@ -258,6 +258,20 @@ async fn casts_are_those_of_postgres() {
     ] {
         assert_eq!(b.cell(&format!("SELECT {expr}")).await, value, "{expr}");
     }
+    for (expr, code) in [
+        ("9223372036854775807 + 1", "22003"),
+        ("-9223372036854775807 - 2", "22003"),
+        ("sum(id) * 9223372036854775807 FROM t", "22003"),
+        ("1.5::float8 / 0", "22012"),
+        ("id::float8 / (id - 1) FROM t", "22012"),
+        ("1.5 / 0", "22012"),
+        ("5 / 0", "22012"),
+        ("5 % 0", "22012"),
+    ] {
+        assert_eq!(b.code(&format!("SELECT {expr}")).await, code, "{expr}");
+    }
+    assert_eq!(b.rows("SELECT id + 1, 2 * id, id - 5, id::float8 / 2 FROM t ORDER BY id + 1").await, [["2", "2", "-4", "0.5"], ["3", "4", "-3", "1.0"]]);
+    assert_eq!(b.rows("SELECT id + 1 AS n, count(*) FROM t GROUP BY id + 1 ORDER BY 1").await, [["2", "1"], ["3", "1"]]);
     b.run("SET TIME ZONE 'Asia/Kolkata'").await.unwrap();
     assert_eq!(b.cell("SELECT '2026-01-02 03:04:05+00'::timestamptz::text").await, "2026-01-02 08:34:05+05:30");
 }
@@ -274,4 +288,18 @@ async fn unnest_reads_the_tables_before_it() {
     assert_eq!(b.columns("SELECT * FROM s, UNNEST(tags) AS i WHERE _offset = 1").await.len(), 7);
     assert_eq!(b.rows("SELECT unnest FROM UNNEST(ARRAY[1, 2])").await, [["1"], ["2"]]);
     assert_eq!(b.code("SELECT * FROM t LEFT JOIN UNNEST(ARRAY[t.id]) AS n ON true").await, "0A000");
+}
+
+/// Prints what a small statement costs; run it with `--nocapture --ignored`.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn cost_per_statement() {
+    let mut b = Bench::new().await;
+    for sql in ["SELECT 1", "SELECT id, name FROM t WHERE id = 1", "SELECT * FROM s WHERE _offset < 2 ORDER BY id"] {
+        let start = std::time::Instant::now();
+        for _ in 0..200 {
+            b.run(sql).await.unwrap();
+        }
+        println!("{sql}: {:?} per statement", start.elapsed() / 200);
+    }
 }
