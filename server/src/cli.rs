@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command};
@@ -10,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat, SETTINGS, Values};
-use crate::demo::DemoOptions;
+use crate::demo::{self, DemoOptions};
 use crate::process::Server;
 
 /// Runs the command line to its end. Never panics; errors go to standard error.
@@ -100,14 +101,22 @@ fn serve(mut config: Config, demo: Option<DemoOptions>) -> Result<()> {
         config.log = "warn".to_owned();
     }
     init_logs(&config)?;
+    let demo = match demo {
+        None => None,
+        Some(options) => {
+            std::fs::create_dir_all(&config.data_dir)
+                .with_context(|| format!("cannot make directory {}", config.data_dir.display()))?;
+            Some((demo::start_broker(&config.data_dir, &options)?, options.rate))
+        }
+    };
     let server = Server::start(config)?;
     let outcome = server.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let work = async {
-            match demo {
+            match &demo {
                 None => std::future::pending().await,
-                Some(options) => server.demo(options).await,
+                Some((broker, rate)) => server.demo(Arc::clone(broker), *rate).await,
             }
         };
         let outcome = tokio::select! {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tidewater_devbroker::DevBroker;
 use tidewater_sql::Engine;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::assembly;
 use crate::config::Config;
-use crate::demo::{self, DemoOptions};
+use crate::demo;
 use crate::http::{self, Readiness};
 use crate::pgwire::{self, PgConfig};
 
@@ -108,12 +109,13 @@ impl Server {
     }
 
     /// Runs the demo beside the server until it fails or is dropped.
-    pub async fn demo(&self, options: DemoOptions) -> Result<()> {
+    pub async fn demo(&self, broker: Arc<DevBroker>, rate: u64) -> Result<()> {
         demo::run(demo::DemoContext {
             data_dir: self.config.data_dir.clone(),
             engine: Arc::clone(&self.engine),
             pg_addr: self.pg_addr,
-            options,
+            broker,
+            rate,
             shutdown: self.shutdown.clone(),
         })
         .await

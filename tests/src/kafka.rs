@@ -16,26 +16,33 @@ pub struct Kafka {
     dir: PathBuf,
     libs: PathBuf,
     port: u16,
+    sasl_port: u16,
 }
 
 impl Kafka {
     /// `libs` holds the jars that `cargo xtask e2e` fetches; the log goes to `dir`.
     pub fn start(libs: &Path, dir: &Path) -> Result<Self> {
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, sasl_port, controller) = (free_port()?, free_port()?, free_port()?);
         fs::create_dir_all(dir)?;
         fs::write(dir.join("log4j2.properties"), LOGGING)?;
-        fs::write(dir.join("server.properties"), properties(dir, port, controller))?;
-        let mut kafka = Self { child: None, dir: dir.to_path_buf(), libs: libs.to_path_buf(), port };
+        fs::write(dir.join("server.properties"), properties(dir, port, sasl_port, controller))?;
+        let mut kafka = Self { child: None, dir: dir.to_path_buf(), libs: libs.to_path_buf(), port, sasl_port };
         let id = kafka.tool(&["kafka.tools.StorageTool", "random-uuid"])?;
         let config = dir.join("server.properties");
         let config = config.to_str().context("path is not UTF-8")?;
-        kafka.tool(&["kafka.tools.StorageTool", "format", "-t", id.trim(), "-c", config])?;
+        let bob = "SCRAM-SHA-256=[name=bob,password=bob-secret]";
+        kafka.tool(&["kafka.tools.StorageTool", "format", "-t", id.trim(), "-c", config, "--add-scram", bob])?;
         kafka.resume()?;
         Ok(kafka)
     }
 
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Here user `bob` signs in with SCRAM-SHA-256 and the password `bob-secret`.
+    pub fn sasl_brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.sasl_port)
     }
 
     /// Starts the node again on its old log.
@@ -109,16 +116,18 @@ rootLogger.appenderRef.c.ref=C
 ";
 
 /// One node needs one replica everywhere; few internal partitions and no rebalance delay make it quick.
-fn properties(dir: &Path, port: u16, controller: u16) -> String {
+fn properties(dir: &Path, port: u16, sasl: u16, controller: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+sasl.enabled.mechanisms=SCRAM-SHA-256
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

@@ -19,7 +19,23 @@ pub fn trials() -> Vec<Trial> {
     let e2e = |name: &str, run: fn() -> Result<()>| {
         Trial::test(format!("e2e/{name}"), move || Ok(run()?)).with_ignored_flag(true)
     };
-    vec![e2e("killed_under_load_with_kafka", killed_under_load)]
+    vec![e2e("killed_under_load_with_kafka", killed_under_load), e2e("kafka_connector", kafka_connector)]
+}
+
+/// The connector's own tests, against the real broker: isolation, control records, retention, topic ids, sign-in.
+fn kafka_connector() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let kafka = Kafka::start(&parts()?.join("kafka"), dir.path())?;
+    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["test", "--release", "--package", "tidewater-catalogs-kafka", "--lib", "broker_tests", "--"])
+        .args(["--ignored", "--skip", "measure", "--test-threads=1"])
+        .env("TIDEWATER_TEST_KAFKA", kafka.brokers())
+        .env("TIDEWATER_TEST_KAFKA_SASL", kafka.sasl_brokers())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(text.contains("test result: ok. 8 passed"), "another number of tests than expected ran:\n{text}");
+    Ok(())
 }
 
 /// Where `cargo xtask e2e` put the parts.

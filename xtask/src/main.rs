@@ -16,7 +16,8 @@ usage: cargo xtask COMMAND
   slt [--update] [FILTER]
                   the .slt files alone; --update rewrites their expected results
   e2e [FILTER]    end-to-end tests with a real Apache Kafka, PyIceberg and DuckDB
-  bench [ARGS]    benchmarks with the `dist` profile; see benchmarks/README.md
+  bench [--dist] [ARGS]
+                  benchmarks, see benchmarks/README.md; --dist builds them as shipped binaries are built
 ";
 
 fn main() -> ExitCode {
@@ -51,8 +52,10 @@ fn slt(args: &[String]) -> Result<()> {
 }
 
 fn bench(args: &[String]) -> Result<()> {
-    let mut all = vec!["run", "--profile", "dist", "--package", "tidewater-benchmarks", "--"];
-    all.extend(args.iter().map(String::as_str));
+    let (dist, rest): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| *a == "--dist");
+    let profile = if dist.is_empty() { "release" } else { "dist" };
+    let mut all = vec!["run", "--profile", profile, "--package", "tidewater-benchmarks", "--"];
+    all.extend(rest.into_iter().map(String::as_str));
     cargo(&all, &[])
 }
 

@@ -37,15 +37,16 @@ pub struct DemoContext {
     pub data_dir: PathBuf,
     pub engine: Arc<Engine>,
     pub pg_addr: SocketAddr,
-    pub options: DemoOptions,
+    /// Outlives the server's flows, which read it until they have committed.
+    pub broker: Arc<DevBroker>,
+    pub rate: u64,
     pub shutdown: CancellationToken,
 }
 
-/// Runs until `shutdown`, or until something fails. Dropping it ends the events and the line; the broker goes on until
-/// `shutdown`, so that flows can still read and commit meanwhile.
+/// Runs until `shutdown`, or until something fails. Dropping it ends the events and the line.
 pub async fn run(context: DemoContext) -> Result<()> {
-    let broker = start_broker(&context).await?;
-    let generator = Generator::start(&broker.addr().to_string(), context.options.rate, go_on(&broker))?;
+    let broker = Arc::clone(&context.broker);
+    let generator = Generator::start(&broker.addr().to_string(), context.rate, go_on(&broker))?;
     let script = script::copy(&context.data_dir, broker.addr())?;
     script::run(&context.engine, &script, broker.addr()).await?;
     welcome(&context, broker.addr(), &script);
@@ -62,25 +63,17 @@ pub async fn run(context: DemoContext) -> Result<()> {
     }
 }
 
-async fn start_broker(context: &DemoContext) -> Result<Arc<DevBroker>> {
-    let mut config = DevBrokerConfig::new(context.data_dir.join("broker"));
-    config.listen = context.options.broker_listen;
-    let started = tokio::task::spawn_blocking(move || {
-        let broker = DevBroker::start(config)?;
-        for topic in Topic::ALL.into_iter().filter(|t| !broker.has_topic(t.name())) {
-            broker
-                .create_topic(topic.name(), topic.partitions(), TopicOptions::default())
-                .with_context(|| format!("topic \"{}\" cannot be made", topic.name()))?;
-        }
-        anyhow::Ok(broker)
-    });
-    let broker = Arc::new(started.await?.context("choose another address with --broker-listen if it is taken")?);
-    let (kept, shutdown) = (Arc::clone(&broker), context.shutdown.clone());
-    tokio::spawn(async move {
-        shutdown.cancelled().await;
-        kept.shutdown().await;
-    });
-    Ok(broker)
+/// The broker with the demo's topics. It runs before the server does, so that flows of an earlier run find it.
+pub fn start_broker(data_dir: &Path, options: &DemoOptions) -> Result<Arc<DevBroker>> {
+    let mut config = DevBrokerConfig::new(data_dir.join("broker"));
+    config.listen = options.broker_listen;
+    let broker = DevBroker::start(config).context("choose another address with --broker-listen if it is taken")?;
+    for topic in Topic::ALL.into_iter().filter(|t| !broker.has_topic(t.name())) {
+        broker
+            .create_topic(topic.name(), topic.partitions(), TopicOptions::default())
+            .with_context(|| format!("topic \"{}\" cannot be made", topic.name()))?;
+    }
+    Ok(Arc::new(broker))
 }
 
 /// Every record in a topic was one event, so that the ends of the topics say where the shop stands.
