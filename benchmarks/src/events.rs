@@ -124,7 +124,8 @@ pub fn preload(brokers: &str, topic: &str, partitions: i32, rows: u64, long: boo
     for n in 0..rows {
         event(n, long, &mut text);
         bytes += text.len() as u64;
-        let mut record = BaseRecord::<(), str>::to(topic).partition((n % partitions as u64) as i32).payload(text.as_str());
+        let mut record =
+            BaseRecord::<(), str>::to(topic).partition((n % partitions as u64) as i32).payload(text.as_str());
         while let Err((e, back)) = producer.send(record) {
             if e.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
                 return Err(e.into());

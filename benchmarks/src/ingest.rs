@@ -76,7 +76,13 @@ pub fn run(o: &Options) -> Result<()> {
     let broker = Broker::start(o.brokers.clone(), dir.path())?;
     runtime.block_on(create_topic(&broker.addr(), TOPIC, o.partitions))?;
     let bytes = events::preload(&broker.addr(), TOPIC, o.partitions, o.rows, long)?;
-    println!("{} events of {bytes} bytes in {} partitions on {}; zstd(1) Parquet; commits every {}", o.rows, o.partitions, broker.name(), o.commit_interval);
+    println!(
+        "{} events of {bytes} bytes in {} partitions on {}; zstd(1) Parquet; commits every {}",
+        o.rows,
+        o.partitions,
+        broker.name(),
+        o.commit_interval
+    );
 
     let (mut bare, mut flow) = (Vec::new(), Vec::new());
     for n in 0..o.runs {

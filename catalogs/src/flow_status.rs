@@ -74,8 +74,18 @@ pub struct FlowStatus {
 }
 
 impl FlowStatus {
-    /// Records that the topic holds and the table does not.
+    /// The end of a partition as far as is known: marks are asked for seldom, and reading goes on meanwhile.
+    pub fn end(&self, partition: i32) -> Option<i64> {
+        self.high.get(partition).max(self.position.get(partition))
+    }
+
+    /// Records of a partition that the topic holds and the table does not.
+    pub fn partition_lag(&self, partition: i32) -> i64 {
+        (self.end(partition).unwrap_or(0) - self.committed.get(partition).unwrap_or(0)).max(0)
+    }
+
+    /// The same of all partitions.
     pub fn lag(&self) -> i64 {
-        self.high.iter().map(|(p, high)| (high - self.committed.get(p).unwrap_or(0)).max(0)).sum()
+        self.high.iter().map(|(partition, _)| self.partition_lag(partition)).sum()
     }
 }

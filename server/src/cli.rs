@@ -34,15 +34,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn command() -> Command {
     let serve = with_settings(Command::new("serve").about("Serve SQL over your own Kafka"));
-    let demo = with_settings(Command::new("demo").about("Serve SQL over a built-in broker and a stream of shop events"))
-        .arg(Arg::new("rate").long("rate").value_name("EVENTS/S").default_value("1000").help("Events per second"))
-        .arg(
-            Arg::new("broker_listen")
-                .long("broker-listen")
-                .value_name("ADDR:PORT")
-                .default_value("127.0.0.1:9192")
-                .help("Address of the built-in development broker"),
-        );
+    let demo =
+        with_settings(Command::new("demo").about("Serve SQL over a built-in broker and a stream of shop events"))
+            .arg(Arg::new("rate").long("rate").value_name("EVENTS/S").default_value("1000").help("Events per second"))
+            .arg(
+                Arg::new("broker_listen")
+                    .long("broker-listen")
+                    .value_name("ADDR:PORT")
+                    .default_value("127.0.0.1:9192")
+                    .help("Address of the built-in development broker"),
+            );
     Command::new("tidewater")
         .about("Kafka topics in, Apache Iceberg tables out, PostgreSQL in front")
         .version(env!("CARGO_PKG_VERSION"))
@@ -87,10 +88,8 @@ fn run(matches: &ArgMatches) -> Result<()> {
 }
 
 fn load(m: &ArgMatches) -> Result<Config> {
-    let flags: Values = SETTINGS
-        .iter()
-        .filter_map(|s| m.get_one::<String>(s.name).map(|v| (s.name.to_owned(), v.clone())))
-        .collect();
+    let flags: Values =
+        SETTINGS.iter().filter_map(|s| m.get_one::<String>(s.name).map(|v| (s.name.to_owned(), v.clone()))).collect();
     let file = m.get_one::<String>("config").map(PathBuf::from);
     Config::load(&flags, &config::from_environment(std::env::vars()), file.as_deref())
 }
@@ -140,7 +139,8 @@ fn serve(mut config: Config, demo: Option<DemoOptions>) -> Result<()> {
 }
 
 fn init_logs(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log).with_context(|| format!("invalid value for setting \"log\": \"{}\"", config.log))?;
+    let filter = EnvFilter::try_new(&config.log)
+        .with_context(|| format!("invalid value for setting \"log\": \"{}\"", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match config.log_format {
         LogFormat::Json => builder.json().try_init(),

@@ -25,7 +25,12 @@ const fn setting(name: &'static str, shape: &'static str, default: &'static str,
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "DIR", "tidewater-data", "Directory of everything that is kept on this machine"),
     setting("warehouse", "DIR|file://DIR", "<data_dir>/warehouse", "Where Iceberg tables are stored"),
-    setting("metastore", "sqlite:FILE", "sqlite:<data_dir>/tidewater.db", "Database of definitions and of the SQL catalog"),
+    setting(
+        "metastore",
+        "sqlite:FILE",
+        "sqlite:<data_dir>/tidewater.db",
+        "Database of definitions and of the SQL catalog",
+    ),
     setting("pg_listen", "ADDR:PORT", "127.0.0.1:5433", "Address of the Postgres protocol"),
     setting("pg_user", "NAME", "tidewater", "Name of the user who may connect"),
     setting("pg_password", "TEXT", "", "Password of that user; needed to listen beyond this machine"),
@@ -35,16 +40,41 @@ pub const SETTINGS: &[Setting] = &[
     setting("http_listen", "ADDR:PORT", "127.0.0.1:8090", "Address of /healthz, /readyz and /metrics"),
     setting("query_threads", "NUMBER", "<cores>", "Threads that run queries"),
     setting("flow_threads", "NUMBER", "<cores>", "Threads that run flows"),
-    setting("query_memory", "SIZE", "2GiB", "Memory of all running queries together; beyond it they spill, then fail with 53200"),
-    setting("flow_memory", "SIZE", "1GiB", "Memory of one flow's rows in flight; beyond it the flow stops reading until a commit"),
+    setting(
+        "query_memory",
+        "SIZE",
+        "2GiB",
+        "Memory of all running queries together; beyond it they spill, then fail with 53200",
+    ),
+    setting(
+        "flow_memory",
+        "SIZE",
+        "1GiB",
+        "Memory of one flow's rows in flight; beyond it the flow stops reading until a commit",
+    ),
     setting("cache_memory", "SIZE", "256MiB", "Memory of cached table metadata: manifests and Parquet footers"),
     setting("spill_dir", "DIR", "<data_dir>/spill", "Where queries spill; emptied at start"),
     setting("spill_limit", "SIZE", "20GiB", "Disk space that spilling queries may take together"),
-    setting("statement_timeout", "DURATION", "0s", "Longest run of a statement, unless the session sets another; 0 is no limit"),
+    setting(
+        "statement_timeout",
+        "DURATION",
+        "0s",
+        "Longest run of a statement, unless the session sets another; 0 is no limit",
+    ),
     setting("commit_interval", "DURATION", "2s", "Time between two commits of a flow, unless it sets another"),
     setting("max_trigger_size", "SIZE", "256MiB", "Source bytes after which a flow commits early"),
-    setting("shutdown_timeout", "DURATION", "20s", "How long a stopping server waits for flows to commit and statements to end"),
-    setting("log", "FILTER", "info", "Log filter: error, warn, info, debug, trace, or per module as in info,tidewater_streaming=debug"),
+    setting(
+        "shutdown_timeout",
+        "DURATION",
+        "20s",
+        "How long a stopping server waits for flows to commit and statements to end",
+    ),
+    setting(
+        "log",
+        "FILTER",
+        "info",
+        "Log filter: error, warn, info, debug, trace, or per module as in info,tidewater_streaming=debug",
+    ),
     setting("log_format", "text|json", "text", "Form of log lines on standard error"),
 ];
 
@@ -201,7 +231,8 @@ fn number(name: &str, value: &str) -> Result<usize> {
 }
 
 fn duration(name: &str, value: &str) -> Result<Duration> {
-    humantime::parse_duration(value).map_err(|_| invalid(name, value, "use a number with a unit, as in 500ms, 2s, 5min"))
+    humantime::parse_duration(value)
+        .map_err(|_| invalid(name, value, "use a number with a unit, as in 500ms, 2s, 5min"))
 }
 
 fn positive(name: &str, value: Duration) -> Result<Duration> {
@@ -250,9 +281,7 @@ fn metastore(value: Option<String>, data_dir: &Path) -> Result<PathBuf> {
 /// The text of `tidewater settings`.
 pub fn reference() -> String {
     use std::fmt::Write as _;
-    let mut out = String::from(
-        "| setting | value | default | meaning |\n|---|---|---|---|\n",
-    );
+    let mut out = String::from("| setting | value | default | meaning |\n|---|---|---|---|\n");
     for s in SETTINGS {
         let shape = s.shape.replace('|', "\\|");
         let default = if s.default.is_empty() { String::new() } else { format!("`{}`", s.default) };
@@ -303,6 +332,12 @@ mod tests {
         assert!(Config::load(&values(&[("commit_interval", "0s")]), &Values::new(), None).is_err());
         assert!(Config::load(&values(&[("metastore", "mysql://x")]), &Values::new(), None).is_err());
         assert!(Config::load(&values(&[("warehouse", "s3://x")]), &Values::new(), None).is_err());
+    }
+
+    #[test]
+    fn the_reference_page_is_current() {
+        let page = include_str!("../../docs/reference/settings.md");
+        assert!(page.ends_with(&reference()), "put the output of `tidewater settings` into docs/reference/settings.md");
     }
 
     #[test]

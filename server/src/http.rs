@@ -27,9 +27,8 @@ impl Readiness {
 
 /// Collects the metrics of the whole process. Once per process; a second call gets a recorder of its own.
 pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets(&[
-        0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-    ])?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])?;
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     // A test process starts several servers: the first one's recorder stays.

@@ -6,9 +6,7 @@ use std::time::Duration;
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::Mutex;
-use tidewater_catalogs::{
-    BlobStore, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector,
-};
+use tidewater_catalogs::{BlobStore, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector};
 use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
 
 use crate::plan::environment;

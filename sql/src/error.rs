@@ -142,9 +142,8 @@ impl SqlError {
 /// Where the innermost diagnostic points.
 fn location(e: &DataFusionError) -> Option<Location> {
     match e {
-        DataFusionError::Diagnostic(diagnostic, inner) => location(inner).or_else(|| {
-            diagnostic.span.map(|span| Location { line: span.start.line, column: span.start.column })
-        }),
+        DataFusionError::Diagnostic(diagnostic, inner) => location(inner)
+            .or_else(|| diagnostic.span.map(|span| Location { line: span.start.line, column: span.start.column })),
         DataFusionError::Context(_, inner) => location(inner),
         DataFusionError::Shared(inner) => location(inner),
         DataFusionError::Collection(errors) => errors.first().and_then(location),
@@ -331,8 +330,9 @@ impl From<&ArrowError> for SqlError {
                 }
             }
             A::DivideByZero => Self::new(SqlState::DIVISION_BY_ZERO, "division by zero"),
-            A::ArithmeticOverflow(message) => Self::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range")
-                .with_detail(first_line(message)),
+            A::ArithmeticOverflow(message) => {
+                Self::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range").with_detail(first_line(message))
+            }
             A::CastError(message) | A::ParseError(message) => crate::plan::message::cast_error(message),
             A::ComputeError(message) | A::InvalidArgumentError(message) => {
                 crate::plan::message::execution_error(message)

@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use crate::SqlError;
 use crate::engine::SessionShared;
 use crate::error::Result;
 use crate::session::{StatementContext, Transaction, TransactionStatus};
-use crate::SqlError;
 
 const QUEUED_BATCHES: usize = 2;
 

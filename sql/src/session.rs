@@ -59,13 +59,7 @@ pub struct Notice {
 impl Notice {
     #[allow(clippy::self_named_constructors)]
     pub fn notice(message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Notice,
-            state: SqlState::SUCCESS,
-            message: message.into(),
-            detail: None,
-            hint: None,
-        }
+        Self { severity: Severity::Notice, state: SqlState::SUCCESS, message: message.into(), detail: None, hint: None }
     }
     pub fn warning(state: SqlState, message: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, state, message: message.into(), detail: None, hint: None }
@@ -110,8 +104,14 @@ pub enum RowsTag {
 }
 
 pub enum Outcome {
-    Rows { columns: Vec<ResultColumn>, stream: SendableRecordBatchStream, tag: RowsTag },
-    Done { tag: String },
+    Rows {
+        columns: Vec<ResultColumn>,
+        stream: SendableRecordBatchStream,
+        tag: RowsTag,
+    },
+    Done {
+        tag: String,
+    },
     /// An empty query string.
     Empty,
 }
@@ -307,14 +307,10 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let statement = &prepared.statement;
         if let Statement::Sql(sql) = &statement.statement {
-            let mut state = SessionState {
-                settings: &mut self.settings,
-                transaction: &self.transaction,
-                notices: &self.notices,
-            };
+            let mut state =
+                SessionState { settings: &mut self.settings, transaction: &self.transaction, notices: &self.notices };
             if let Some(outcome) = statement::session_statement(&mut state, sql)? {
-                self.shared.visible.lock().application_name =
-                    self.settings.get("application_name").unwrap_or_default();
+                self.shared.visible.lock().application_name = self.settings.get("application_name").unwrap_or_default();
                 return Ok(outcome);
             }
         }
@@ -332,9 +328,10 @@ impl Session {
         let outcome = statement::execute(&ctx, prepared).await?;
         if let (Outcome::Rows { columns, .. }, Some(announced)) = (&outcome, &prepared.columns) {
             let same = columns.len() == announced.len()
-                && columns.iter().zip(announced).all(|(a, b)| {
-                    a.field.data_type() == b.field.data_type() && a.field.name() == b.field.name()
-                });
+                && columns
+                    .iter()
+                    .zip(announced)
+                    .all(|(a, b)| a.field.data_type() == b.field.data_type() && a.field.name() == b.field.name());
             if !same {
                 return Err(SqlError::unsupported("cached plan must not change result type"));
             }

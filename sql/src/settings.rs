@@ -158,12 +158,7 @@ const MAX_VALUE_BYTES: usize = 64 << 10;
 
 impl Settings {
     pub(crate) fn for_login(defaults: &EngineDefaults, login: &Login) -> Result<Self> {
-        let mut out = Self {
-            values: BTreeMap::new(),
-            defaults: BTreeMap::new(),
-            saved: None,
-            local: BTreeMap::new(),
-        };
+        let mut out = Self { values: BTreeMap::new(), defaults: BTreeMap::new(), saved: None, local: BTreeMap::new() };
         out.set("TimeZone", &defaults.time_zone)?;
         out.set("statement_timeout", &defaults.statement_timeout.as_millis().to_string())?;
         out.values.insert("session_authorization".to_owned(), login.user.clone());
@@ -324,10 +319,7 @@ impl Settings {
         let value = match s.kind {
             Kind::Text => value.to_owned(),
             Kind::Bool => parse_bool(value).ok_or_else(|| {
-                SqlError::new(
-                    SqlState::INVALID_PARAMETER,
-                    format!("parameter \"{}\" requires a Boolean value", s.name),
-                )
+                SqlError::new(SqlState::INVALID_PARAMETER, format!("parameter \"{}\" requires a Boolean value", s.name))
             })?,
             Kind::Int(min, max) => match value.trim().parse::<i64>() {
                 Ok(n) if (min..=max).contains(&n) => n.to_string(),
@@ -349,10 +341,15 @@ impl Settings {
                 match choices.iter().find(|c| **c == lower) {
                     Some(choice) => (*choice).to_owned(),
                     None if s.name == "read_mode" && lower == "live" => {
-                        return Err(SqlError::unsupported("read mode \"live\" is not supported yet")
-                            .with_hint("Reads see the last committed snapshot; a lower commit_interval makes it fresher."));
+                        return Err(SqlError::unsupported("read mode \"live\" is not supported yet").with_hint(
+                            "Reads see the last committed snapshot; a lower commit_interval makes it fresher.",
+                        ));
                     }
-                    None => return Err(invalid(s.name, value).with_hint(format!("Available values: {}.", choices.join(", ")))),
+                    None => {
+                        return Err(
+                            invalid(s.name, value).with_hint(format!("Available values: {}.", choices.join(", ")))
+                        );
+                    }
                 }
             }
             Kind::Encoding => {
@@ -399,10 +396,7 @@ fn find(name: &str) -> Option<&'static Setting> {
 }
 
 fn unknown(name: &str) -> SqlError {
-    let error = SqlError::new(
-        SqlState::UNDEFINED_OBJECT,
-        format!("unrecognized configuration parameter \"{name}\""),
-    );
+    let error = SqlError::new(SqlState::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""));
     let lower = name.to_lowercase();
     let nearest = SETTINGS
         .iter()
@@ -532,10 +526,7 @@ fn offset_zone(minutes_east: i64) -> Option<(String, String)> {
     let (hours, minutes) = (minutes_east.abs() / 60, minutes_east.abs() % 60);
     let (east, west) = if minutes_east < 0 { ('-', '+') } else { ('+', '-') };
     let tail = if minutes == 0 { String::new() } else { format!(":{minutes:02}") };
-    Some((
-        format!("<{east}{hours:02}{tail}>{west}{hours:02}{tail}"),
-        format!("{east}{hours:02}:{minutes:02}"),
-    ))
+    Some((format!("<{east}{hours:02}{tail}>{west}{hours:02}{tail}"), format!("{east}{hours:02}:{minutes:02}")))
 }
 
 /// A list of identifiers, folded where they are not quoted. None where it is not one.

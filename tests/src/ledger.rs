@@ -44,27 +44,43 @@ impl LedgerCheck {
         let count = |what: &str| -> Result<u64> { Ok(client.value(&format!("SELECT count(*) FROM {what}"))?.parse()?) };
         let waited = wait_for("every row to arrive", limit, || {
             let (rows, dead) = (count(table)?, count(dead_letters)?);
-            ensure!(rows >= self.total() && dead >= self.poisoned(), "{rows} rows of {}, {dead} dead letters of {}", self.total(), self.poisoned());
+            ensure!(
+                rows >= self.total() && dead >= self.poisoned(),
+                "{rows} rows of {}, {dead} dead letters of {}",
+                self.total(),
+                self.poisoned()
+            );
             Ok(Some(()))
         });
         let rows = client.rows(&format!(
             "SELECT p, count(*), count(DISTINCT n), min(n), max(n), sum(n) FROM {table} GROUP BY p ORDER BY p"
         ))?;
-        let text: Vec<String> = rows.iter().map(|r| r.iter().map(|v| v.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join(" ")).collect();
+        let text: Vec<String> = rows
+            .iter()
+            .map(|r| r.iter().map(|v| v.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join(" "))
+            .collect();
         let expected: Vec<String> = (self.good.iter().enumerate())
             .filter(|(_, n)| **n > 0)
             .map(|(p, n)| format!("{p} {n} {n} 0 {} {}", n - 1, n * (n - 1) / 2))
             .collect();
-        ensure!(text == expected, "rows differ (p, count, distinct, min, max, sum)\n  table:  {text:?}\n  ledger: {expected:?}\n{}", waited.map_or_else(|e| e.to_string(), |()| String::new()));
+        ensure!(
+            text == expected,
+            "rows differ (p, count, distinct, min, max, sum)\n  table:  {text:?}\n  ledger: {expected:?}\n{}",
+            waited.map_or_else(|e| e.to_string(), |()| String::new())
+        );
         let dead = client.rows(&format!(
             "SELECT _partition, count(*), count(DISTINCT _offset) FROM {dead_letters} GROUP BY _partition ORDER BY _partition"
         ))?;
-        let text: Vec<String> = dead.iter().map(|r| r.iter().map(|v| v.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join(" ")).collect();
-        let expected: Vec<String> = (self.poison.iter().enumerate())
-            .filter(|(_, n)| **n > 0)
-            .map(|(p, n)| format!("{p} {n} {n}"))
+        let text: Vec<String> = dead
+            .iter()
+            .map(|r| r.iter().map(|v| v.as_deref().unwrap_or("NULL")).collect::<Vec<_>>().join(" "))
             .collect();
-        ensure!(text == expected, "dead letters differ (partition, count, distinct)\n  table:  {text:?}\n  ledger: {expected:?}");
+        let expected: Vec<String> =
+            (self.poison.iter().enumerate()).filter(|(_, n)| **n > 0).map(|(p, n)| format!("{p} {n} {n}")).collect();
+        ensure!(
+            text == expected,
+            "dead letters differ (partition, count, distinct)\n  table:  {text:?}\n  ledger: {expected:?}"
+        );
         let aborted = count(&format!("{table} WHERE aborted"))?;
         ensure!(aborted == 0, "{aborted} rows of aborted transactions");
         Ok(())
@@ -177,7 +193,7 @@ fn produce(
         if transactions {
             producer.begin_transaction()?;
         }
-        for _ in sent..due {
+        while sent < due {
             let partition = (sent % partitions as u64) as usize;
             sent += 1;
             let kind = match (aborted, sent % POISON_EVERY) {

@@ -16,7 +16,11 @@ pub use ledger::{LEDGER_COLUMNS, Ledger, LedgerCheck, create_topic};
 use std::time::{Duration, Instant};
 
 /// Asks `probe` until it says `Ok(Some(_))`, or fails with its last answer after `limit`.
-pub fn wait_for<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
     let begun = Instant::now();
     loop {
         let answer = probe();

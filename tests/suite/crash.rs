@@ -89,7 +89,8 @@ fn kill_under_load(kills: usize) -> Result<()> {
         kills,
         failpoints: &[],
     };
-    let outcome = scene.run().and_then(|(_server, client, check)| check.verify(&client, "kept", "system.dlq.ledger", LIMIT));
+    let outcome =
+        scene.run().and_then(|(_server, client, check)| check.verify(&client, "kept", "system.dlq.ledger", LIMIT));
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
 }
 

@@ -63,7 +63,12 @@ fn killed_under_load() -> Result<()> {
     let outcome = scene.run().and_then(|(server, client, check)| {
         check.verify(&client, "kept", "system.dlq.ledger", LIMIT)?;
         drop(server);
-        println!("{} rows and {} dead letters survived {} kills", check.total(), check.poisoned(), scene.kills + scene.failpoints.len());
+        println!(
+            "{} rows and {} dead letters survived {} kills",
+            check.total(),
+            check.poisoned(),
+            scene.kills + scene.failpoints.len()
+        );
         read_back(&parts, &dir.path().join("data"), &check)
     });
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
@@ -90,7 +95,10 @@ fn read_back(parts: &Path, data: &Path, check: &LedgerCheck) -> Result<()> {
         let counted: Vec<Value> =
             dead[reader].as_array().into_iter().flatten().map(|r| json!([r[0], r[1], r[2]])).collect();
         let expected: Vec<Value> = (check.poison.iter().enumerate()).map(|(p, n)| json!([p, n, n])).collect();
-        ensure!(json!(counted) == json!(expected), "{reader} reads dead letters {counted:?}\nthe ledger says {expected:?}");
+        ensure!(
+            json!(counted) == json!(expected),
+            "{reader} reads dead letters {counted:?}\nthe ledger says {expected:?}"
+        );
     }
     Ok(())
 }

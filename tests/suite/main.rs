@@ -27,7 +27,12 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Servers with broker and flows: more at once than cores only makes them wait for each other.
     arguments.test_threads.get_or_insert(2);
-    let trials: Vec<Trial> = slt::trials().into_iter().chain(crash::trials()).chain(documents::trials()).chain(e2e::trials()).collect();
-    println!("found {} slt files, {} tests in all", trials.iter().filter(|t| t.name().starts_with("slt/")).count(), trials.len());
+    let trials: Vec<Trial> =
+        slt::trials().into_iter().chain(crash::trials()).chain(documents::trials()).chain(e2e::trials()).collect();
+    println!(
+        "found {} slt files, {} tests in all",
+        trials.iter().filter(|t| t.name().starts_with("slt/")).count(),
+        trials.len()
+    );
     libtest_mimic::run(&arguments, trials).exit_code()
 }

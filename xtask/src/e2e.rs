@@ -30,7 +30,18 @@ pub fn run(args: &[String]) -> Result<()> {
     let filter = format!("e2e/{}", args.first().map_or("", String::as_str));
     let dir = dir.to_str().context("the download directory's path is not UTF-8")?;
     cargo(
-        &["test", "--release", "--package", "tidewater-tests", "--test", "suite", "--", "--ignored", "--test-threads=1", &filter],
+        &[
+            "test",
+            "--release",
+            "--package",
+            "tidewater-tests",
+            "--test",
+            "suite",
+            "--",
+            "--ignored",
+            "--test-threads=1",
+            &filter,
+        ],
         &[("TIDEWATER_E2E_DIR", dir)],
     )
 }

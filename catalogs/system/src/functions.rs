@@ -72,8 +72,11 @@ impl ScalarUDFImpl for RowFunction {
         if all_scalar && out.len() == 1 {
             return Ok(ColumnarValue::Scalar(out.remove(0)));
         }
-        let array: ArrayRef =
-            if out.is_empty() { arrow::array::new_empty_array(&self.returns) } else { ScalarValue::iter_to_array(out)? };
+        let array: ArrayRef = if out.is_empty() {
+            arrow::array::new_empty_array(&self.returns)
+        } else {
+            ScalarValue::iter_to_array(out)?
+        };
         Ok(ColumnarValue::Array(array))
     }
 }
@@ -101,12 +104,7 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     let s = Arc::clone(snapshot);
     add("pg_get_userbyid", &text, 1, Arc::new(move |_| utf8(&s.user)));
     let s = Arc::clone(snapshot);
-    add(
-        "pg_table_is_visible",
-        &boolean,
-        1,
-        Arc::new(move |a| bool(s.relation(int(&a[0])).map(|r| s.is_visible(r)))),
-    );
+    add("pg_table_is_visible", &boolean, 1, Arc::new(move |a| bool(s.relation(int(&a[0])).map(|r| s.is_visible(r)))));
     let s = Arc::clone(snapshot);
     add("pg_table_size", &bigint, 1, size_of(&s));
     add("pg_relation_size", &bigint, 1, size_of(&s));
@@ -134,9 +132,15 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     for name in ["pg_is_in_recovery", "pg_relation_is_publishable", "pg_is_other_temp_schema"] {
         add(name, &boolean, 0, Arc::new(|_| bool(Some(false))));
     }
-    for name in ["shobj_description", "pg_get_viewdef", "pg_get_indexdef", "pg_get_constraintdef",
-        "pg_get_statisticsobjdef_columns", "pg_get_partkeydef", "pg_tablespace_location"]
-    {
+    for name in [
+        "shobj_description",
+        "pg_get_viewdef",
+        "pg_get_indexdef",
+        "pg_get_constraintdef",
+        "pg_get_statisticsobjdef_columns",
+        "pg_get_partkeydef",
+        "pg_tablespace_location",
+    ] {
         add(name, &text, 1, Arc::new(|_| ScalarValue::Utf8(None)));
     }
     // Expressions are kept as text, so the "decompiler" has nothing to do.
@@ -232,9 +236,10 @@ fn relation_oid(s: &CatalogSnapshot, text: &str) -> ScalarValue {
         [schema, name] => (Some(schema.clone()), name.clone()),
         _ => return ScalarValue::Int64(None),
     };
-    let found = s.relations.iter().find(|r| {
-        r.name == name && schema.as_ref().map_or_else(|| s.is_visible(r), |schema| r.schema == *schema)
-    });
+    let found = s
+        .relations
+        .iter()
+        .find(|r| r.name == name && schema.as_ref().map_or_else(|| s.is_visible(r), |schema| r.schema == *schema));
     ScalarValue::Int64(found.map(|r| i64::from(r.oid)))
 }
 

@@ -108,7 +108,8 @@ pub(crate) fn batch(schema: &SchemaRef, rows: &[Row]) -> Result<RecordBatch, Arr
 
 fn column(field: &Field, rows: &[Row]) -> Result<ArrayRef, ArrowError> {
     let cells = rows.iter().map(|row| row.iter().find(|(name, _)| name == field.name()).map(|(_, v)| v));
-    let wrong = |v: &Value| ArrowError::InvalidArgumentError(format!("catalog column {} cannot hold {v:?}", field.name()));
+    let wrong =
+        |v: &Value| ArrowError::InvalidArgumentError(format!("catalog column {} cannot hold {v:?}", field.name()));
     macro_rules! numbers {
         ($builder:ty, $default:expr, $convert:expr) => {{
             let mut b = <$builder>::new();

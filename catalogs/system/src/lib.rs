@@ -5,7 +5,7 @@
 //!                  └──► functions (pg_get_userbyid, format_type …)
 //! ```
 //!
-//! The three types to know: [`CatalogSnapshot`], [`table`] and [`functions`]. A statement takes one snapshot, so all
+//! The three types to know: [`CatalogSnapshot`], [`table`] and [`functions()`]. A statement takes one snapshot, so all
 //! catalog tables that it joins agree with each other. A table that the layout lists and nothing fills is empty, as it
 //! is in a PostgreSQL without such objects.
 

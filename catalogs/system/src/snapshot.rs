@@ -83,10 +83,8 @@ impl CatalogSnapshot {
 
     /// PostgreSQL's rule: visible is what an unqualified name finds.
     pub(crate) fn is_visible(&self, relation: &RelationEntry) -> bool {
-        let first = self
-            .search_path
-            .iter()
-            .find(|s| self.relations.iter().any(|r| r.schema == **s && r.name == relation.name));
+        let first =
+            self.search_path.iter().find(|s| self.relations.iter().any(|r| r.schema == **s && r.name == relation.name));
         first.is_some_and(|s| *s == relation.schema)
     }
 }

@@ -82,9 +82,10 @@ pub fn arrow_type(declared: &DataType) -> Result<Arrow, SqlError> {
         }
         DataType::Struct(fields, _) => {
             let field = |f: &StructField| match (&f.field_name, &f.field_type) {
-                (_, DataType::JSON | DataType::JSONB) => {
-                    Err(unsupported(declared, "A member of a STRUCT cannot be JSON: use TEXT, or declare the whole as JSON."))
-                }
+                (_, DataType::JSON | DataType::JSONB) => Err(unsupported(
+                    declared,
+                    "A member of a STRUCT cannot be JSON: use TEXT, or declare the whole as JSON.",
+                )),
                 (Some(name), inner) => Ok(Field::new(fold(name), arrow_type(inner)?, true)),
                 (None, _) => Err(unsupported(declared, "Name the members: STRUCT<sku TEXT, quantity INT>.")),
             };

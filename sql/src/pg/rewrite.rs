@@ -238,9 +238,13 @@ fn at_most_one_row(query: &mut Query) {
 /// Takes the conditions out of a subquery that look at the outer row alone: the planner can decorrelate without them.
 fn take_outer_condition(query: &mut Query) -> Option<Expr> {
     let SetExpr::Select(select) = query.body.as_mut() else { return None };
-    let inner: Vec<String> = select.from.iter().flat_map(|from| {
-        std::iter::once(&from.relation).chain(from.joins.iter().map(|j| &j.relation)).filter_map(alias)
-    }).collect();
+    let inner: Vec<String> = select
+        .from
+        .iter()
+        .flat_map(|from| {
+            std::iter::once(&from.relation).chain(from.joins.iter().map(|j| &j.relation)).filter_map(alias)
+        })
+        .collect();
     let (mut kept, mut outer) = (None, None);
     for conjunct in conjuncts(select.selection.take()?) {
         let side = if looks_outside_only(&conjunct, &inner) { &mut outer } else { &mut kept };
@@ -349,7 +353,9 @@ fn column_name(expr: &Expr) -> Ident {
         Expr::Identifier(ident) => ident.clone(),
         Expr::CompoundIdentifier(parts) => parts.last().cloned().unwrap_or_else(|| Ident::new("?column?")),
         Expr::Cast { expr, .. } | Expr::Nested(expr) => column_name(expr),
-        Expr::Function(f) => f.name.0.last().and_then(ObjectNamePart::as_ident).cloned().unwrap_or_else(|| Ident::new("?column?")),
+        Expr::Function(f) => {
+            f.name.0.last().and_then(ObjectNamePart::as_ident).cloned().unwrap_or_else(|| Ident::new("?column?"))
+        }
         Expr::Case { .. } => Ident::new("case"),
         _ => Ident::with_quote('"', "?column?"),
     }
@@ -392,7 +398,9 @@ mod tests {
     #[test]
     fn operators_collations_and_qualified_functions() {
         assert_eq!(
-            rewritten("SELECT pg_catalog.upper(a) FROM mine WHERE a OPERATOR(pg_catalog.~) '^x$' COLLATE pg_catalog.default"),
+            rewritten(
+                "SELECT pg_catalog.upper(a) FROM mine WHERE a OPERATOR(pg_catalog.~) '^x$' COLLATE pg_catalog.default"
+            ),
             "SELECT upper(a) FROM mine WHERE a ~ '^x$'"
         );
     }

@@ -14,7 +14,8 @@ pub(crate) fn to_type(expr: Expr, schema: &dyn ExprSchema, to: &DataType, column
     if from == *to {
         return Ok(expr);
     }
-    let literal = matches!(&expr, Expr::Literal(..)) || matches!(&expr, Expr::Alias(a) if matches!(*a.expr, Expr::Literal(..)));
+    let literal =
+        matches!(&expr, Expr::Literal(..)) || matches!(&expr, Expr::Alias(a) if matches!(*a.expr, Expr::Literal(..)));
     if !assignable(&from, to, literal) {
         let name = |t: &DataType| type_name(t).map_or_else(|| t.to_string(), |n| n.to_lowercase());
         return Err(SqlError::new(
@@ -54,9 +55,9 @@ pub(crate) fn assignable(from: &DataType, to: &DataType, literal: bool) -> bool 
         ) => assignable(f.data_type(), t.data_type(), literal),
         (D::Struct(f), D::Struct(t)) => {
             f.len() == t.len()
-                && f.iter().zip(t.iter()).all(|(f, t)| {
-                    f.name() == t.name() && assignable(f.data_type(), t.data_type(), false)
-                })
+                && f.iter()
+                    .zip(t.iter())
+                    .all(|(f, t)| f.name() == t.name() && assignable(f.data_type(), t.data_type(), false))
         }
         (D::Map(f, _), D::Map(t, _)) => assignable(f.data_type(), t.data_type(), false),
         _ => false,

@@ -167,7 +167,10 @@ impl Rules {
                 DataType::Float16 | DataType::Float32 | DataType::Float64 if !rounded => {
                     Some(cast(rint().call(vec![inner.clone()]), to.clone()))
                 }
-                DataType::Decimal32(_, s) | DataType::Decimal64(_, s) | DataType::Decimal128(_, s) | DataType::Decimal256(_, s)
+                DataType::Decimal32(_, s)
+                | DataType::Decimal64(_, s)
+                | DataType::Decimal128(_, s)
+                | DataType::Decimal256(_, s)
                     if *s > 0 && !rounded =>
                 {
                     Some(cast(datafusion::functions::math::round().call(vec![inner.clone()]), to.clone()))

@@ -58,7 +58,10 @@ pub(crate) async fn compile(
     let stream = take_stream(engine, settings, &mut query).await?;
     rewrite::forms(&mut query, None)?;
     if super::query::parameters(&query)? > 0 {
-        return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter in the query of a streaming table"));
+        return Err(SqlError::new(
+            SqlState::UNDEFINED_PARAMETER,
+            "there is no parameter in the query of a streaming table",
+        ));
     }
     let relation = Arc::new(stream.relation);
     let exposed = wildcard::mentioned(&query);
@@ -145,7 +148,9 @@ async fn take_stream(engine: &Arc<Engine>, settings: &Settings, query: &mut Quer
         let hint = match relation::find(engine, settings, &other.name).await? {
             None => return Err(SqlError::undefined_table(name)),
             Some(Relation::Stream(_)) => format!("Write FROM STREAM {name}."),
-            Some(_) => "Join when reading: SELECT … FROM streaming_table JOIN …. Lookups in flows come later.".to_owned(),
+            Some(_) => {
+                "Join when reading: SELECT … FROM streaming_table JOIN …. Lookups in flows come later.".to_owned()
+            }
         };
         return Err(SqlError::unsupported(format!("\"{name}\" cannot be read by a flow")).with_hint(hint));
     }
@@ -254,12 +259,7 @@ struct Compiled {
 }
 
 impl Compiled {
-    fn new(
-        state: &SessionState,
-        plan: Arc<dyn ExecutionPlan>,
-        output: SchemaRef,
-        fingerprint: String,
-    ) -> Result<Self> {
+    fn new(state: &SessionState, plan: Arc<dyn ExecutionPlan>, output: SchemaRef, fingerprint: String) -> Result<Self> {
         let projection = flow_lane::projection(&plan)?;
         let out = Self { plan, context: state.task_ctx(), output, projection, fingerprint };
         // What cannot run is told when the table is created.

@@ -47,19 +47,16 @@ fn check_node(node: &LogicalPlan) -> Option<SqlError> {
         )
     };
     match node {
-        P::Projection(_)
-        | P::Filter(_)
-        | P::TableScan(_)
-        | P::SubqueryAlias(_)
-        | P::Union(_)
-        | P::Unnest(_) => None,
+        P::Projection(_) | P::Filter(_) | P::TableScan(_) | P::SubqueryAlias(_) | P::Union(_) | P::Unnest(_) => None,
         // What is left of a branch that is always false.
         P::EmptyRelation(e) if !e.produce_one_row => None,
         P::EmptyRelation(_) | P::Values(_) => {
             refuse("a part without FROM STREAM", "Every branch of UNION ALL reads the stream.")
         }
         P::Aggregate(_) => refuse("an aggregate", LATER),
-        P::Distinct(Distinct::All(_)) => refuse("DISTINCT (or UNION without ALL)", "Use UNION ALL; take DISTINCT when reading."),
+        P::Distinct(Distinct::All(_)) => {
+            refuse("DISTINCT (or UNION without ALL)", "Use UNION ALL; take DISTINCT when reading.")
+        }
         P::Distinct(Distinct::On(_)) => refuse("DISTINCT ON", LATER),
         P::Window(_) => refuse("a window function", LATER),
         P::Sort(_) => refuse("ORDER BY", "Leave it out: a table has no order. Sort when reading."),
@@ -68,9 +65,14 @@ fn check_node(node: &LogicalPlan) -> Option<SqlError> {
         P::Subquery(_) => refuse("a subquery", "Write it as a filter or an expression over the row."),
         P::RecursiveQuery(_) => refuse("WITH RECURSIVE", LATER),
         P::Repartition(_) => refuse("a repartitioning", LATER),
-        P::Explain(_) | P::Analyze(_) | P::Extension(_) | P::Statement(_) | P::Dml(_) | P::Ddl(_) | P::Copy(_) | P::DescribeTable(_) => {
-            refuse("this", LATER)
-        }
+        P::Explain(_)
+        | P::Analyze(_)
+        | P::Extension(_)
+        | P::Statement(_)
+        | P::Dml(_)
+        | P::Ddl(_)
+        | P::Copy(_)
+        | P::DescribeTable(_) => refuse("this", LATER),
     }
 }
 
@@ -79,23 +81,40 @@ fn check_expr(expr: &Expr) -> Option<SqlError> {
         Expr::ScalarFunction(f) => match f.func.signature().volatility {
             Volatility::Immutable => None,
             Volatility::Stable => Some(
-                SqlError::unsupported(format!("function {}() in the query of a streaming table is not supported", f.name()))
-                    .with_detail("Its value depends on when the row is read, so that a restart could change rows.")
-                    .with_hint("Use _timestamp, the time of the record, instead of the time of reading."),
+                SqlError::unsupported(format!(
+                    "function {}() in the query of a streaming table is not supported",
+                    f.name()
+                ))
+                .with_detail("Its value depends on when the row is read, so that a restart could change rows.")
+                .with_hint("Use _timestamp, the time of the record, instead of the time of reading."),
             ),
             Volatility::Volatile => Some(
-                SqlError::unsupported(format!("function {}() in the query of a streaming table is not supported", f.name()))
-                    .with_detail("It is volatile: a restart would give another value for the same record.")
-                    .with_hint("Derive the value from the record, for example md5(_topic || ':' || _partition || ':' || _offset)."),
+                SqlError::unsupported(format!(
+                    "function {}() in the query of a streaming table is not supported",
+                    f.name()
+                ))
+                .with_detail("It is volatile: a restart would give another value for the same record.")
+                .with_hint(
+                    "Derive the value from the record, for example md5(_topic || ':' || _partition || ':' || _offset).",
+                ),
             ),
         },
-        Expr::AggregateFunction(f) => {
-            Some(SqlError::unsupported(format!("aggregate {}() in the query of a streaming table is not supported yet", f.func.name())).with_hint(LATER))
-        }
-        Expr::WindowFunction(_) => {
-            Some(SqlError::unsupported("a window function in the query of a streaming table is not supported yet").with_hint(LATER))
-        }
-        Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) | Expr::SetComparison(_) | Expr::OuterReferenceColumn(..) => Some(
+        Expr::AggregateFunction(f) => Some(
+            SqlError::unsupported(format!(
+                "aggregate {}() in the query of a streaming table is not supported yet",
+                f.func.name()
+            ))
+            .with_hint(LATER),
+        ),
+        Expr::WindowFunction(_) => Some(
+            SqlError::unsupported("a window function in the query of a streaming table is not supported yet")
+                .with_hint(LATER),
+        ),
+        Expr::ScalarSubquery(_)
+        | Expr::Exists(_)
+        | Expr::InSubquery(_)
+        | Expr::SetComparison(_)
+        | Expr::OuterReferenceColumn(..) => Some(
             SqlError::unsupported("a subquery in the query of a streaming table is not supported yet")
                 .with_hint("Write it as a filter or an expression over the row."),
         ),

@@ -322,10 +322,8 @@ impl Step {
                 input.run(batch, out)?;
                 for b in &mut out[first..] {
                     let rows = b.num_rows();
-                    let columns = exprs
-                        .iter()
-                        .map(|e| e.evaluate(b)?.into_array(rows))
-                        .collect::<DfResult<Vec<_>>>()?;
+                    let columns =
+                        exprs.iter().map(|e| e.evaluate(b)?.into_array(rows)).collect::<DfResult<Vec<_>>>()?;
                     let options = RecordBatchOptions::new().with_row_count(Some(rows));
                     *b = RecordBatch::try_new_with_options(schema.clone(), columns, &options)?;
                 }

@@ -173,7 +173,9 @@ impl ScalarUDFImpl for Timezone {
             [DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::Timestamp(_, Some(_))] => {
                 Ok(DataType::Timestamp(TimeUnit::Microsecond, None))
             }
-            [DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::Timestamp(_, None)] => Ok(timestamptz()),
+            [DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::Timestamp(_, None)] => {
+                Ok(timestamptz())
+            }
             _ => plan_err!("AT TIME ZONE needs a text and a timestamp"),
         }
     }

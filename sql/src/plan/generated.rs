@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use arrow::datatypes::Field;
 use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, Volatility};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::sql::planner::{PlannerContext, SqlToRel};
 
 use super::provider::Tables;
@@ -55,12 +55,18 @@ fn check_expr(column: &GeneratedColumn, expr: &Expr) -> Result<()> {
             Expr::ScalarFunction(f) if f.func.signature().volatility != Volatility::Immutable => {
                 Some(format!("function {}() is not immutable", f.name()))
             }
-            Expr::AggregateFunction(_) => Some("aggregate functions are not allowed in column generation expressions".to_owned()),
-            Expr::WindowFunction(_) => Some("window functions are not allowed in column generation expressions".to_owned()),
+            Expr::AggregateFunction(_) => {
+                Some("aggregate functions are not allowed in column generation expressions".to_owned())
+            }
+            Expr::WindowFunction(_) => {
+                Some("window functions are not allowed in column generation expressions".to_owned())
+            }
             Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_) => {
                 Some("cannot use subquery in column generation expression".to_owned())
             }
-            Expr::Unnest(_) => Some("set-returning functions are not allowed in column generation expressions".to_owned()),
+            Expr::Unnest(_) => {
+                Some("set-returning functions are not allowed in column generation expressions".to_owned())
+            }
             Expr::Placeholder(_) => Some("there is no parameter in a column generation expression".to_owned()),
             _ => None,
         };

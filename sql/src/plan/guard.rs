@@ -29,22 +29,27 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
 
 fn check_expr(expr: &Expr) -> Option<SqlError> {
     match expr {
-        Expr::SimilarTo(_) => {
-            Some(SqlError::unsupported("SIMILAR TO is not supported").with_hint("Use LIKE, or ~ with a regular expression."))
-        }
+        Expr::SimilarTo(_) => Some(
+            SqlError::unsupported("SIMILAR TO is not supported").with_hint("Use LIKE, or ~ with a regular expression."),
+        ),
         Expr::ScalarFunction(f) => {
             let name = f.name();
             if let Some((_, hint)) = FUNCTIONS.iter().find(|(n, _)| *n == name) {
                 return Some(SqlError::unsupported(format!("function {name}() is not supported yet")).with_hint(*hint));
             }
             if matches!(name, "generate_series" | "range") {
-                return Some(SqlError::unsupported(format!("{name}() in a select list is not supported"))
-                    .with_hint(format!("Put it into FROM: SELECT … FROM {name}(1, 10) AS n.")));
+                return Some(
+                    SqlError::unsupported(format!("{name}() in a select list is not supported"))
+                        .with_hint(format!("Put it into FROM: SELECT … FROM {name}(1, 10) AS n.")),
+                );
             }
             if name == "date_part"
                 && matches!(f.args.first(), Some(Expr::Literal(v, _)) if v.try_as_str().flatten().is_some_and(|s| s.eq_ignore_ascii_case("isodow")))
             {
-                return Some(SqlError::unsupported("extract(isodow) is not supported yet").with_hint("Use extract(dow): 0 is Sunday."));
+                return Some(
+                    SqlError::unsupported("extract(isodow) is not supported yet")
+                        .with_hint("Use extract(dow): 0 is Sunday."),
+                );
             }
             None
         }

@@ -32,7 +32,9 @@ pub(super) fn nest(select: &mut Select) -> Result<()> {
     for table in select.from.drain(..) {
         let mut left = if lateral(&table.relation) {
             let Some(before) = cross(std::mem::take(&mut out)) else {
-                return Err(SqlError::undefined_column("?").with_detail("UNNEST reads a column, and nothing stands before it."));
+                return Err(
+                    SqlError::undefined_column("?").with_detail("UNNEST reads a column, and nothing stands before it.")
+                );
             };
             nested(before, table.relation)
         } else {
@@ -166,7 +168,12 @@ impl RelationPlanner for LateralUnnest {
                 match alias.columns.as_slice() {
                     [] => (table.clone(), table),
                     [column] => (table, context.normalize_ident(column.name.clone())),
-                    _ => return plan_err!("table \"{table}\" has 1 columns available but {} columns specified", alias.columns.len()),
+                    _ => {
+                        return plan_err!(
+                            "table \"{table}\" has 1 columns available but {} columns specified",
+                            alias.columns.len()
+                        );
+                    }
                 }
             }
             None => ("unnest".to_owned(), "unnest".to_owned()),

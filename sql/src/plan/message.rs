@@ -33,7 +33,9 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
             SqlState::UNDEFINED_FUNCTION,
             format!("function {name} does not exist for arguments of these types"),
         )
-        .with_hint("No function matches the given name and argument types. You might need to add explicit type casts.");
+        .with_hint(
+            "No function matches the given name and argument types. You might need to add explicit type casts.",
+        );
     }
     if text.contains("must be in the GROUP BY clause")
         || text.contains("must appear in the GROUP BY clause")
@@ -70,7 +72,8 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     if text.contains("Cannot automatically convert") || text.starts_with("Unsupported CAST from") {
         return SqlError::new(SqlState::CANNOT_COERCE, lower_first(text));
     }
-    if text.contains("UNION") && text.contains("same number of columns") || text.contains("different number of columns") {
+    if text.contains("UNION") && text.contains("same number of columns") || text.contains("different number of columns")
+    {
         return SqlError::syntax("each UNION query must have the same number of columns");
     }
     if text.contains("Cannot create filter with non-boolean predicate") {
@@ -191,10 +194,7 @@ fn cast_pattern(text: &str) -> Option<SqlError> {
         } else {
             SqlState::INVALID_TEXT
         };
-        return Some(SqlError::new(
-            state,
-            format!("invalid input syntax for type {}: \"{value}\"", pg_type(arrow)),
-        ));
+        return Some(SqlError::new(state, format!("invalid input syntax for type {}: \"{value}\"", pg_type(arrow))));
     }
     if let Some(value) = between(text, "Cannot cast value '", "' to value of Boolean") {
         return Some(SqlError::new(
@@ -268,9 +268,7 @@ fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         // Words in capitals stay: SQL, LIMIT …
-        (Some(first), Some(second)) if !second.is_uppercase() => {
-            first.to_lowercase().chain(chars).collect()
-        }
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
     }
 }

@@ -26,9 +26,7 @@ pub(super) fn name_outputs(query: &mut Query) -> Result<()> {
         let mut inside = Vec::new();
         order_names(query, &mut bare, &mut inside);
         let mut renamed = HashMap::new();
-        each_select_mut(&mut query.body, &mut |select| {
-            name_select(select, top, &bare, &inside, &mut renamed)
-        })?;
+        each_select_mut(&mut query.body, &mut |select| name_select(select, top, &bare, &inside, &mut renamed))?;
         if single {
             rename_order(query, &renamed);
         }
@@ -73,7 +71,12 @@ fn name_select(
     // ORDER BY of a name that several different outputs have.
     for name in bare {
         if count(name) > 1 {
-            let mut exprs = select.projection.iter().zip(&names).filter(|(_, n)| n.as_ref() == Some(name)).map(|(i, _)| item_expr(i));
+            let mut exprs = select
+                .projection
+                .iter()
+                .zip(&names)
+                .filter(|(_, n)| n.as_ref() == Some(name))
+                .map(|(i, _)| item_expr(i));
             let first = exprs.next();
             if exprs.any(|e| Some(e) != first) {
                 return Err(SqlError::new(SqlState::AMBIGUOUS_COLUMN, format!("ORDER BY \"{name}\" is ambiguous")));

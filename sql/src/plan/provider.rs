@@ -46,10 +46,7 @@ impl ContextProvider for Tables<'_> {
     }
 
     fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
-        self.sources
-            .get(&Self::parts(&name))
-            .cloned()
-            .ok_or_else(|| plan_datafusion_err!("table '{name}' not found"))
+        self.sources.get(&Self::parts(&name)).cloned().ok_or_else(|| plan_datafusion_err!("table '{name}' not found"))
     }
 
     fn get_table_function_source(&self, name: &str, args: Vec<Expr>) -> Result<Arc<dyn TableSource>> {

@@ -21,8 +21,8 @@ use super::{functions, guard, output, rewrite, scope, single_value, stream_scan,
 use crate::dialect::{Name, ParsedStatement};
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::session::{Login, StatementContext};
 use crate::pg;
+use crate::session::{Login, StatementContext};
 use crate::settings::Settings;
 use crate::{ResultColumn, SqlError, SqlState, run};
 
@@ -262,10 +262,8 @@ pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
                         self.0.insert(n);
                     }
                     _ => {
-                        self.1 = Some(SqlError::new(
-                            SqlState::UNDEFINED_PARAMETER,
-                            format!("there is no parameter {name}"),
-                        ));
+                        self.1 =
+                            Some(SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter {name}")));
                         return ControlFlow::Break(());
                     }
                 }

@@ -63,9 +63,10 @@ pub(crate) enum Relation {
 pub(crate) fn new_name(settings: &Settings, name: &Name) -> Result<TableName> {
     let out = match name.0.as_slice() {
         [name] => {
-            let schema = settings.search_path().into_iter().next().ok_or_else(|| {
-                SqlError::new(SqlState::UNDEFINED_SCHEMA, "no schema has been selected to create in")
-            })?;
+            let schema =
+                settings.search_path().into_iter().next().ok_or_else(|| {
+                    SqlError::new(SqlState::UNDEFINED_SCHEMA, "no schema has been selected to create in")
+                })?;
             TableName::new(DEFAULT_CATALOG, schema, name)
         }
         [schema, name] => TableName::new(DEFAULT_CATALOG, schema, name),
@@ -76,11 +77,8 @@ pub(crate) fn new_name(settings: &Settings, name: &Name) -> Result<TableName> {
         _ => return Err(SqlError::syntax("improper qualified name (too many dotted names)")),
     };
     if out.catalog != DEFAULT_CATALOG || is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG {
-        return Err(SqlError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            format!("permission denied to create \"{out}\""),
-        )
-        .with_detail("The catalog \"system\" and the schemas of PostgreSQL's catalog belong to the server."));
+        return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to create \"{out}\""))
+            .with_detail("The catalog \"system\" and the schemas of PostgreSQL's catalog belong to the server."));
     }
     Ok(out)
 }

@@ -75,7 +75,9 @@ fn query_forms(query: &mut Query) -> Result<()> {
     }
     if let Some(fetch) = query.fetch.take() {
         if fetch.with_ties || fetch.percent {
-            return Err(SqlError::unsupported("FETCH … WITH TIES and PERCENT are not supported").with_hint("Use LIMIT."));
+            return Err(
+                SqlError::unsupported("FETCH … WITH TIES and PERCENT are not supported").with_hint("Use LIMIT.")
+            );
         }
         let quantity = fetch.quantity.unwrap_or_else(|| number("1"));
         query.limit_clause = Some(match query.limit_clause.take() {
@@ -116,8 +118,11 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             body_forms(right)
         }
         SetExpr::Table(table) => {
-            let name: Vec<Ident> =
-                [&table.schema_name, &table.table_name].into_iter().flatten().map(|n| Ident::with_quote('"', n)).collect();
+            let name: Vec<Ident> = [&table.schema_name, &table.table_name]
+                .into_iter()
+                .flatten()
+                .map(|n| Ident::with_quote('"', n))
+                .collect();
             *body = SetExpr::Select(Box::new(select_all(ObjectName::from(name))));
             Ok(())
         }
@@ -186,15 +191,29 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
         return Err(error);
     }
     match factor {
-        TableFactor::Table { name, alias, args, with_hints, version, with_ordinality, partitions, json_path, sample, index_hints } => {
+        TableFactor::Table {
+            name,
+            alias,
+            args,
+            with_hints,
+            version,
+            with_ordinality,
+            partitions,
+            json_path,
+            sample,
+            index_hints,
+        } => {
             if sample.is_some() {
-                return Err(SqlError::unsupported("TABLESAMPLE is not supported").with_hint("Use WHERE random() < 0.01."));
+                return Err(
+                    SqlError::unsupported("TABLESAMPLE is not supported").with_hint("Use WHERE random() < 0.01.")
+                );
             }
             if version.is_some() {
                 return Err(SqlError::unsupported("time travel is not supported yet"));
             }
             if *with_ordinality {
-                return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet").with_hint("Use row_number() OVER ()."));
+                return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet")
+                    .with_hint("Use row_number() OVER ()."));
             }
             if !with_hints.is_empty() || !partitions.is_empty() || json_path.is_some() || !index_hints.is_empty() {
                 return Err(SqlError::unsupported("hints on tables are not supported"));
@@ -214,7 +233,9 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
                 column_alias(alias, "unnest");
             }
         }
-        TableFactor::Derived { sample: Some(_), .. } => return Err(SqlError::unsupported("TABLESAMPLE is not supported")),
+        TableFactor::Derived { sample: Some(_), .. } => {
+            return Err(SqlError::unsupported("TABLESAMPLE is not supported"));
+        }
         _ => {}
     }
     Ok(())
@@ -235,7 +256,8 @@ fn column_alias(alias: &mut Option<TableAlias>, function: &str) {
 fn expr_forms(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::AtTimeZone { .. } => {
-            if let Expr::AtTimeZone { timestamp, time_zone } = std::mem::replace(expr, Expr::Value(Value::Null.into())) {
+            if let Expr::AtTimeZone { timestamp, time_zone } = std::mem::replace(expr, Expr::Value(Value::Null.into()))
+            {
                 *expr = call("timezone", vec![*time_zone, *timestamp]);
             }
         }

@@ -78,7 +78,8 @@ pub(super) fn tables(query: &Query) -> Vec<TableName> {
                 && !self.scopes.is_cte(&parsed)
                 && !self.found.iter().any(|t| t.name == parsed)
             {
-                let at = name.0.first().and_then(|p| p.as_ident()).map_or(Location { line: 0, column: 0 }, |i| i.span.start);
+                let at =
+                    name.0.first().and_then(|p| p.as_ident()).map_or(Location { line: 0, column: 0 }, |i| i.span.start);
                 self.found.push(TableName { name: parsed, at });
             }
             ControlFlow::Continue(())

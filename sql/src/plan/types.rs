@@ -36,9 +36,9 @@ impl TypePlanner for PostgresTypes {
             Sql::Float(ExactNumberInfo::Precision(p)) if *p <= 24 => DataType::Float32,
             // `float` alone is double precision in PostgreSQL.
             Sql::Float(_) | Sql::Double(_) | Sql::DoublePrecision | Sql::Float8 => DataType::Float64,
-            Sql::Numeric(ExactNumberInfo::None) | Sql::Decimal(ExactNumberInfo::None) | Sql::Dec(ExactNumberInfo::None) => {
-                NUMERIC
-            }
+            Sql::Numeric(ExactNumberInfo::None)
+            | Sql::Decimal(ExactNumberInfo::None)
+            | Sql::Dec(ExactNumberInfo::None) => NUMERIC,
             Sql::Timestamp(None | Some(6), TimezoneInfo::Tz | TimezoneInfo::WithTimeZone) => timestamptz(),
             Sql::Timestamp(None | Some(6), _) => DataType::Timestamp(TimeUnit::Microsecond, None),
             Sql::Time(None | Some(6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {

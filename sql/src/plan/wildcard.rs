@@ -116,11 +116,7 @@ fn constraint(operator: &JoinOperator) -> Option<&JoinConstraint> {
 }
 
 /// Writes out the wildcards of `query` over streams that show `exposed` columns.
-pub(super) fn hide(
-    query: &mut Query,
-    relations: &HashMap<Name, Relation>,
-    exposed: &[HiddenColumn],
-) -> Result<()> {
+pub(super) fn hide(query: &mut Query, relations: &HashMap<Name, Relation>, exposed: &[HiddenColumn]) -> Result<()> {
     if exposed.is_empty() || !relations.values().any(|r| matches!(r, Relation::Stream(_))) {
         return Ok(());
     }
@@ -162,7 +158,10 @@ fn hide_in(select: &mut Select, is_stream: &dyn Fn(&ObjectName) -> bool, exposed
                     return Err(refused("a wildcard over JOIN … USING"));
                 }
                 for factor in &factors {
-                    let name = factor.name.clone().ok_or_else(|| refused("a wildcard over a member of FROM that has no alias"))?;
+                    let name = factor
+                        .name
+                        .clone()
+                        .ok_or_else(|| refused("a wildcard over a member of FROM that has no alias"))?;
                     let kind = SelectItemQualifiedWildcardKind::ObjectName(name);
                     out.push(SelectItem::QualifiedWildcard(kind, exclude(options.clone(), factor.stream, exposed)?));
                 }
@@ -189,10 +188,9 @@ fn hide_in(select: &mut Select, is_stream: &dyn Fn(&ObjectName) -> bool, exposed
 
 impl Factor {
     fn is(&self, wanted: &ObjectName) -> bool {
-        let (Some(name), Some(wanted)) = (
-            self.name.as_ref().and_then(Name::from_object_name),
-            Name::from_object_name(wanted),
-        ) else {
+        let (Some(name), Some(wanted)) =
+            (self.name.as_ref().and_then(Name::from_object_name), Name::from_object_name(wanted))
+        else {
             return false;
         };
         if self.alias {

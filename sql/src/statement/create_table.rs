@@ -33,11 +33,8 @@ pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTabl
             .with_hint("DROP TABLE first, then CREATE TABLE."));
     }
     if let Some(option) = create.options.0.first() {
-        return Err(SqlError::new(
-            SqlState::INVALID_PARAMETER,
-            format!("unrecognized parameter \"{}\"", option.name),
-        )
-        .with_hint("Iceberg's properties go into TBLPROPERTIES ('name' = 'value')."));
+        return Err(SqlError::new(SqlState::INVALID_PARAMETER, format!("unrecognized parameter \"{}\"", option.name))
+            .with_hint("Iceberg's properties go into TBLPROPERTIES ('name' = 'value')."));
     }
     if !create.constraints.is_empty() {
         return Err(constraint());
@@ -79,8 +76,10 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
                         .with_hint("Give the value in each INSERT."));
                 }
                 ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
-                    return Err(SqlError::unsupported(format!("generated column \"{name}\" of a table is not supported yet"))
-                        .with_hint("Streams have generated columns; in a table, compute the value in the INSERT."));
+                    return Err(SqlError::unsupported(format!(
+                        "generated column \"{name}\" of a table is not supported yet"
+                    ))
+                    .with_hint("Streams have generated columns; in a table, compute the value in the INSERT."));
                 }
                 _ => return Err(constraint()),
             }

@@ -1,4 +1,4 @@
-//! EXPLAIN [ANALYZE] [VERBOSE], as one column `QUERY PLAN`.
+//! `EXPLAIN [ANALYZE] [VERBOSE]`, as one column `QUERY PLAN`.
 
 use std::sync::Arc;
 
@@ -32,7 +32,10 @@ pub(super) async fn explain(ctx: &StatementContext<'_>, explain: &Explain) -> Re
     let text = guard(&ctx.cancel, ctx.deadline, plan_text(ctx, explain)).await?;
     let columns = columns();
     let schema = run::schema_of(&columns);
-    let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from_iter_values(text.lines().collect::<Vec<_>>()))])?;
+    let batch = RecordBatch::try_new(
+        schema.clone(),
+        vec![Arc::new(StringArray::from_iter_values(text.lines().collect::<Vec<_>>()))],
+    )?;
     Ok(Outcome::Rows { columns, stream: run::rows(schema, vec![batch]), tag: RowsTag::Explain })
 }
 
@@ -54,8 +57,12 @@ async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Stri
             },
             Statement::CreateStreamingTable(create) if !explain.analyze => {
                 let compiled = flow::compile(ctx.engine, ctx.settings, create, &ctx.statement.text).await?;
-                let columns: Vec<String> =
-                    compiled.output_schema().fields().iter().map(|f| format!("{} {}", f.name(), f.data_type())).collect();
+                let columns: Vec<String> = compiled
+                    .output_schema()
+                    .fields()
+                    .iter()
+                    .map(|f| format!("{} {}", f.name(), f.data_type()))
+                    .collect();
                 Ok(format!(
                     "Streaming table: append\n  Stream: {}\n  Columns: {}\n{}",
                     compiled.stream.name,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::common::ScalarValue;
 use futures::StreamExt;
 use sqlparser::ast::{
     self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visit, Visitor,
@@ -65,7 +65,9 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
     let name = checked.name.clone();
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        Target::Table(table) => super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
+        Target::Table(table) => {
+            super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?
+        }
         Target::Stream(relation) => {
             super::streaming_table::detached(ctx, async move { produce(&relation, stream).await }).await?
         }
@@ -198,11 +200,12 @@ fn refuse_clauses(insert: &Insert) -> Result<()> {
 
 fn no_such_column(ctx: &StatementContext<'_>, target: &Target, table: &str, column: &str, ident: &Ident) -> SqlError {
     let mut error = match target {
-        Target::Stream(s) if s.definition.visible().contains(&column) => SqlError::new(
-            SqlState("428C9"),
-            format!("cannot insert a non-DEFAULT value into column \"{column}\""),
-        )
-        .with_detail(format!("Column \"{column}\" is computed or comes with the record; it is not part of the value.")),
+        Target::Stream(s) if s.definition.visible().contains(&column) => {
+            SqlError::new(SqlState("428C9"), format!("cannot insert a non-DEFAULT value into column \"{column}\""))
+                .with_detail(format!(
+                    "Column \"{column}\" is computed or comes with the record; it is not part of the value."
+                ))
+        }
         _ => SqlError::new(
             SqlState::UNDEFINED_COLUMN,
             format!("column \"{column}\" of relation \"{table}\" does not exist"),

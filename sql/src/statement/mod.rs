@@ -146,28 +146,46 @@ fn writes(statement: &Statement) -> Option<&'static str> {
 fn refused(statement: &ast::Statement) -> SqlError {
     use ast::Statement as S;
     let (what, hint) = match statement {
-        S::Update(_) => ("UPDATE", "Rows can be appended with INSERT and read back; write a new table with CREATE TABLE … AS SELECT."),
+        S::Update(_) => (
+            "UPDATE",
+            "Rows can be appended with INSERT and read back; write a new table with CREATE TABLE … AS SELECT.",
+        ),
         S::Delete(_) => ("DELETE", "Keep the rows you want with CREATE TABLE … AS SELECT … WHERE …."),
         S::Merge(_) => ("MERGE", "Append with INSERT … SELECT, and pick the last row per key when reading."),
         S::Truncate(_) => ("TRUNCATE", "Drop the table and create it again."),
-        S::CreateView(_) => ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS."),
-        S::CreateTable(t) if t.temporary => ("CREATE TEMPORARY TABLE", "Leave out TEMPORARY and drop the table afterwards."),
-        S::CreateTable(_) => ("this form of CREATE TABLE", "Write CREATE TABLE name (column type, …) or CREATE TABLE name AS SELECT …."),
-        S::AlterTable(_) => ("ALTER TABLE", "Create a new table with the columns you need and fill it with INSERT … SELECT."),
-        S::CreateIndex(_) => ("CREATE INDEX", "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool."),
+        S::CreateView(_) => {
+            ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS.")
+        }
+        S::CreateTable(t) if t.temporary => {
+            ("CREATE TEMPORARY TABLE", "Leave out TEMPORARY and drop the table afterwards.")
+        }
+        S::CreateTable(_) => {
+            ("this form of CREATE TABLE", "Write CREATE TABLE name (column type, …) or CREATE TABLE name AS SELECT ….")
+        }
+        S::AlterTable(_) => {
+            ("ALTER TABLE", "Create a new table with the columns you need and fill it with INSERT … SELECT.")
+        }
+        S::CreateIndex(_) => (
+            "CREATE INDEX",
+            "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool.",
+        ),
         S::CreateFunction(_) => ("CREATE FUNCTION", "Write the expression into the query."),
         S::Copy { .. } => ("COPY", "Use INSERT … VALUES, or produce the rows to a stream."),
         S::Declare { .. } | S::Fetch { .. } | S::Close { .. } => {
             ("a cursor", "Let the driver fetch in portions: it does so with the extended protocol.")
         }
-        S::Prepare { .. } | S::Execute { .. } => ("PREPARE in SQL", "Drivers prepare statements with the extended protocol."),
+        S::Prepare { .. } | S::Execute { .. } => {
+            ("PREPARE in SQL", "Drivers prepare statements with the extended protocol.")
+        }
         S::Grant(_) | S::Revoke(_) | S::CreateRole(_) | S::AlterRole { .. } | S::CreateUser(_) => {
             ("access control", "There is one user yet; its password is a setting of the server.")
         }
         S::LISTEN { .. } | S::UNLISTEN { .. } | S::NOTIFY { .. } => ("LISTEN and NOTIFY", "Poll with SELECT."),
         S::Call(_) => ("CALL", "There are no procedures yet."),
         S::Comment { .. } => ("COMMENT", "Give COMMENT '…' in CREATE STREAMING TABLE."),
-        S::Vacuum(_) | S::Analyze(_) => ("VACUUM and ANALYZE", "Tables are maintained by their flows; there is nothing to do by hand."),
+        S::Vacuum(_) | S::Analyze(_) => {
+            ("VACUUM and ANALYZE", "Tables are maintained by their flows; there is nothing to do by hand.")
+        }
         S::CreateDatabase { .. } => ("CREATE DATABASE", "There is one database, lake; divide it with CREATE SCHEMA."),
         _ => {
             let first: String = statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ");

@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, StringArray};
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use sqlparser::ast::{
-    ContextModifier, Expr, Ident, ObjectName, Reset, ResetStatement, Set, SetSessionAuthorizationParamKind, UnaryOperator,
-    Value,
+    ContextModifier, Expr, Ident, ObjectName, Reset, ResetStatement, Set, SetSessionAuthorizationParamKind,
+    UnaryOperator, Value,
 };
 
 use crate::dialect::fold;
@@ -44,8 +44,7 @@ pub(super) fn set(state: &mut SessionState<'_>, set: &Set) -> Result<Outcome> {
             return Err(SqlError::unsupported(format!("role \"{}\" cannot be taken", role.value))
                 .with_hint("There are no roles yet."));
         }
-        Set::SetSessionAuthorization(param)
-            if matches!(param.kind, SetSessionAuthorizationParamKind::Default) => {}
+        Set::SetSessionAuthorization(param) if matches!(param.kind, SetSessionAuthorizationParamKind::Default) => {}
         other => return Err(SqlError::unsupported(format!("{other} is not supported"))),
     }
     Ok(Outcome::done("SET"))

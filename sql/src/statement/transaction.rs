@@ -105,10 +105,7 @@ fn end(state: &mut SessionState<'_>, commit: bool, chain: bool) -> Result<Outcom
 fn check_modes(modes: &[TransactionMode]) -> Result<()> {
     for mode in modes {
         if let TransactionMode::IsolationLevel(level) = mode
-            && !matches!(
-                level,
-                TransactionIsolationLevel::ReadCommitted | TransactionIsolationLevel::ReadUncommitted
-            )
+            && !matches!(level, TransactionIsolationLevel::ReadCommitted | TransactionIsolationLevel::ReadUncommitted)
         {
             return Err(SqlError::unsupported(format!("isolation level {level} is not supported"))
                 .with_detail("Each statement reads its own snapshot, as READ COMMITTED does.")

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, ListArray, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, BinaryArray, Float64Array, Int32Array, Int64Array, ListArray, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Int64Type, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -218,7 +220,9 @@ pub(crate) fn topic_rows(schema: &SchemaRef, rows: usize) -> RecordBatch {
                 (_, DataType::Int32) => Arc::new(Int32Array::from_iter_values(n.clone().map(|i| i as i32))),
                 (_, DataType::Float64) => Arc::new(Float64Array::from_iter_values(n.clone().map(|i| i as f64 + 0.5))),
                 (_, DataType::Utf8) => Arc::new(StringArray::from_iter_values(n.clone().map(text))),
-                (_, DataType::Binary) => Arc::new(BinaryArray::from_iter_values(n.clone().map(|i| text(i).into_bytes()))),
+                (_, DataType::Binary) => {
+                    Arc::new(BinaryArray::from_iter_values(n.clone().map(|i| text(i).into_bytes())))
+                }
                 // 2026-01-01 23:30 UTC and each hour after it.
                 (_, DataType::Timestamp(_, zone)) => {
                     let first = 1_767_310_200_000_000_i64;

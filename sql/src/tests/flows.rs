@@ -49,17 +49,25 @@ async fn rows_are_filtered_and_computed() {
         ["id n", "4 NAME4", "5 NAME5"]
     );
     assert_eq!(
-        table(&b, "CREATE STREAMING TABLE x (k TEXT, o INT) AS SELECT id, _offset FROM STREAM s WHERE _partition = 1").await,
+        table(&b, "CREATE STREAMING TABLE x (k TEXT, o INT) AS SELECT id, _offset FROM STREAM s WHERE _partition = 1")
+            .await,
         ["k o", "1 0", "3 1", "5 2"]
     );
-    assert_eq!(table(&b, "CREATE STREAMING TABLE x AS SELECT * FROM STREAM s WHERE id = 3 AND day = '2026-01-02'").await.len(), 2);
+    assert_eq!(
+        table(&b, "CREATE STREAMING TABLE x AS SELECT * FROM STREAM s WHERE id = 3 AND day = '2026-01-02'").await.len(),
+        2
+    );
     assert_eq!(
         table(&b, "CREATE STREAMING TABLE x AS SELECT 'a' AS a FROM STREAM s WHERE id < 2").await,
         ["a", "a", "a"]
     );
     assert_eq!(table(&b, "CREATE STREAMING TABLE x AS SELECT id FROM STREAM s WHERE false").await.len(), 0);
     assert_eq!(
-        table(&b, "CREATE STREAMING TABLE x AS WITH q AS (SELECT id * 2 AS d FROM STREAM s) SELECT d FROM q WHERE d > 8").await,
+        table(
+            &b,
+            "CREATE STREAMING TABLE x AS WITH q AS (SELECT id * 2 AS d FROM STREAM s) SELECT d FROM q WHERE d > 8"
+        )
+        .await,
         ["d", "10"]
     );
 }
@@ -86,7 +94,8 @@ async fn unions_and_unnest() {
         "STREAM s JOIN UNNEST(s.tags) AS i ON true",
     ] {
         assert_eq!(
-            table(&b, &format!("CREATE STREAMING TABLE x AS SELECT s.id, i + 1 AS tag FROM {from} WHERE i.i > 20")).await,
+            table(&b, &format!("CREATE STREAMING TABLE x AS SELECT s.id, i + 1 AS tag FROM {from} WHERE i.i > 20"))
+                .await,
             ["id tag", "2 22", "4 41", "5 51", "5 52"],
             "{from}"
         );
@@ -157,9 +166,15 @@ async fn a_value_that_does_not_fit_is_an_error_of_the_data() {
     let e = apply(&b, "CREATE STREAMING TABLE x AS SELECT name::int AS n FROM STREAM s", 6).await.unwrap_err();
     assert_eq!(e.kind(), tidewater_catalogs::ErrorKind::InvalidInput);
     assert!(e.message().contains("invalid input syntax for type integer"), "{e}");
-    let e = apply(&b, "CREATE STREAMING TABLE x (n BIGINT NOT NULL) AS SELECT nullif(id, 3) FROM STREAM s", 6).await.unwrap_err();
+    let e = apply(&b, "CREATE STREAMING TABLE x (n BIGINT NOT NULL) AS SELECT nullif(id, 3) FROM STREAM s", 6)
+        .await
+        .unwrap_err();
     assert!(e.message().contains("not-null"), "{e}");
-    assert!(apply(&b, "CREATE STREAMING TABLE x (n BIGINT NOT NULL) AS SELECT nullif(id, 3) FROM STREAM s", 3).await.is_ok());
+    assert!(
+        apply(&b, "CREATE STREAMING TABLE x (n BIGINT NOT NULL) AS SELECT nullif(id, 3) FROM STREAM s", 3)
+            .await
+            .is_ok()
+    );
     let e = compiled(&b, "CREATE STREAMING TABLE x (n INT) AS SELECT name FROM STREAM s").await.unwrap_err();
     assert_eq!(e.state.as_str(), "42804");
 }

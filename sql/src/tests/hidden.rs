@@ -105,7 +105,10 @@ async fn predicates_and_columns_reach_the_source() {
 #[tokio::test]
 async fn generated_columns_are_computed() {
     let mut b = Bench::new().await;
-    assert_eq!(b.rows("SELECT id, day FROM s WHERE day = '2026-01-02' ORDER BY id LIMIT 1").await, [["1", "2026-01-02"]]);
+    assert_eq!(
+        b.rows("SELECT id, day FROM s WHERE day = '2026-01-02' ORDER BY id LIMIT 1").await,
+        [["1", "2026-01-02"]]
+    );
     assert_eq!(b.cell("SELECT count(*) FROM s WHERE day = DATE '2026-01-01'").await, "1");
 }
 

@@ -40,8 +40,14 @@ async fn outputs_are_named_as_in_postgres() {
 #[tokio::test]
 async fn order_and_group_see_the_names() {
     let mut b = Bench::new().await;
-    assert_eq!(b.rows("SELECT name, count(*) FROM t GROUP BY name ORDER BY count, name").await, [["one", "1"], ["two", "1"]]);
-    assert_eq!(b.rows("SELECT lower(name) FROM t GROUP BY lower(name) ORDER BY lower(name) DESC").await, [["two"], ["one"]]);
+    assert_eq!(
+        b.rows("SELECT name, count(*) FROM t GROUP BY name ORDER BY count, name").await,
+        [["one", "1"], ["two", "1"]]
+    );
+    assert_eq!(
+        b.rows("SELECT lower(name) FROM t GROUP BY lower(name) ORDER BY lower(name) DESC").await,
+        [["two"], ["one"]]
+    );
     assert_eq!(b.rows("SELECT upper(name) FROM t ORDER BY upper DESC").await, [["TWO"], ["ONE"]]);
     assert_eq!(b.rows("SELECT id::text FROM t ORDER BY -id").await, [["2"], ["1"]]);
     assert_eq!(b.rows("SELECT name, sum(id) FROM t GROUP BY 1 ORDER BY 2 DESC").await, [["two", "2"], ["one", "1"]]);
@@ -117,7 +123,8 @@ async fn parameters_take_types_from_their_use() {
     assert_eq!(prepared.params.len(), 10);
     assert_eq!(prepared.params[9], DataType::Int64);
     assert_eq!(prepared.params[2], DataType::Utf8);
-    let answer = b.run_with("SELECT id FROM t ORDER BY id LIMIT $1", &[], vec![ScalarValue::Int64(Some(1))]).await.unwrap();
+    let answer =
+        b.run_with("SELECT id FROM t ORDER BY id LIMIT $1", &[], vec![ScalarValue::Int64(Some(1))]).await.unwrap();
     assert_eq!(answer.rows, [["1"]]);
     let e = b.run_with("SELECT $1::int", &[], vec![]).await.unwrap_err();
     assert_eq!(e.state.as_str(), "08P01");
@@ -213,14 +220,20 @@ async fn scalar_subqueries_give_one_value() {
     assert_eq!(b.code("SELECT (SELECT s.name FROM s WHERE s._offset = t.id) FROM t").await, "21000");
     // Not supported, which is no wrong answer.
     assert_eq!(b.code("SELECT (SELECT u.name FROM t u WHERE u.id >= t.id) FROM t").await, "0A000");
-    assert_eq!(b.rows("SELECT EXISTS (SELECT 1 FROM t), NOT EXISTS (SELECT 1 FROM t WHERE id = 9)").await, [["true", "true"]]);
+    assert_eq!(
+        b.rows("SELECT EXISTS (SELECT 1 FROM t), NOT EXISTS (SELECT 1 FROM t WHERE id = 9)").await,
+        [["true", "true"]]
+    );
 }
 
 #[tokio::test]
 async fn nulls_in_not_in() {
     let mut b = Bench::new().await;
     assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT NULL::bigint)").await.len(), 0);
-    assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT id FROM t WHERE id = 1 UNION ALL SELECT NULL)").await.len(), 0);
+    assert_eq!(
+        b.rows("SELECT id FROM t WHERE id NOT IN (SELECT id FROM t WHERE id = 1 UNION ALL SELECT NULL)").await.len(),
+        0
+    );
     assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (3, NULL)").await.len(), 0);
     assert_eq!(b.rows("SELECT id FROM t WHERE id NOT IN (SELECT id FROM t WHERE id = 1)").await, [["2"]]);
 }
@@ -270,8 +283,14 @@ async fn casts_are_those_of_postgres() {
     ] {
         assert_eq!(b.code(&format!("SELECT {expr}")).await, code, "{expr}");
     }
-    assert_eq!(b.rows("SELECT id + 1, 2 * id, id - 5, id::float8 / 2 FROM t ORDER BY id + 1").await, [["2", "2", "-4", "0.5"], ["3", "4", "-3", "1.0"]]);
-    assert_eq!(b.rows("SELECT id + 1 AS n, count(*) FROM t GROUP BY id + 1 ORDER BY 1").await, [["2", "1"], ["3", "1"]]);
+    assert_eq!(
+        b.rows("SELECT id + 1, 2 * id, id - 5, id::float8 / 2 FROM t ORDER BY id + 1").await,
+        [["2", "2", "-4", "0.5"], ["3", "4", "-3", "1.0"]]
+    );
+    assert_eq!(
+        b.rows("SELECT id + 1 AS n, count(*) FROM t GROUP BY id + 1 ORDER BY 1").await,
+        [["2", "1"], ["3", "1"]]
+    );
     b.run("SET TIME ZONE 'Asia/Kolkata'").await.unwrap();
     assert_eq!(b.cell("SELECT '2026-01-02 03:04:05+00'::timestamptz::text").await, "2026-01-02 08:34:05+05:30");
 }

@@ -8,7 +8,8 @@ use crate::{Login, Outcome, SqlError, TransactionStatus};
 #[tokio::test]
 async fn settings_are_those_of_one_session() {
     let mut b = Bench::empty();
-    let mut other = b.engine.session(Login { user: "bob".into(), database: "lake".into(), ..Login::default() }).unwrap();
+    let mut other =
+        b.engine.session(Login { user: "bob".into(), database: "lake".into(), ..Login::default() }).unwrap();
     b.run("SET statement_timeout = '90s'; SET application_name = psql").await.unwrap();
     assert_eq!(b.cell("SHOW statement_timeout").await, "90s");
     assert_eq!(other.setting("statement_timeout").as_deref(), Some("0"));
@@ -26,7 +27,9 @@ async fn settings_are_those_of_one_session() {
     assert_eq!(b.code("SET client_encoding = 'LATIN1'").await, "0A000");
     assert_eq!(b.code("SET extra_float_digits = 9").await, "22023");
     assert_eq!(b.code("SET server_version = '17'").await, "55P02");
-    b.run("SET extra_float_digits = -3; SET DateStyle = ISO; SET client_min_messages TO warning; SET app.user = 'x'").await.unwrap();
+    b.run("SET extra_float_digits = -3; SET DateStyle = ISO; SET client_min_messages TO warning; SET app.user = 'x'")
+        .await
+        .unwrap();
     assert_eq!(b.cell("SHOW app.user").await, "x");
     assert!(b.rows("SHOW ALL").await.len() > 30);
     b.run("DISCARD ALL").await.unwrap();
@@ -113,7 +116,9 @@ async fn first_error(b: &mut Bench, sql: &str) -> SqlError {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn busy_queries_can_be_cancelled() {
     let mut b = Bench::new().await;
-    for sql in [LONG, "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a + b = 0"] {
+    for sql in
+        [LONG, "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a + b = 0"]
+    {
         let cancel = b.session.cancel_handle();
         let canceller = tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
@@ -159,9 +164,7 @@ async fn a_dropped_stream_stops_its_task() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_has_a_limit() {
     let mut b = Bench::new().await;
-    let e = b
-        .run("SELECT array_agg(repeat('x', 1000) || a::text) FROM generate_series(1, 1000000) a")
-        .await
-        .unwrap_err();
+    let e =
+        b.run("SELECT array_agg(repeat('x', 1000) || a::text) FROM generate_series(1, 1000000) a").await.unwrap_err();
     assert_eq!(e.state.as_str(), "53200", "{e:?}");
 }

@@ -7,7 +7,10 @@ use super::fakes::Bench;
 async fn insert_values_and_select() {
     let mut b = Bench::new().await;
     assert_eq!(b.run("INSERT INTO t (name, id) VALUES ('three', 3), (NULL, 4)").await.unwrap().tag, "INSERT 0 2");
-    assert_eq!(b.rows("SELECT id, name, at FROM t WHERE id > 2 ORDER BY id").await, [["3", "three", "∅"], ["4", "∅", "∅"]]);
+    assert_eq!(
+        b.rows("SELECT id, name, at FROM t WHERE id > 2 ORDER BY id").await,
+        [["3", "three", "∅"], ["4", "∅", "∅"]]
+    );
     assert_eq!(b.run("INSERT INTO t SELECT id + 10, name FROM t").await.unwrap().tag, "INSERT 0 4");
     assert_eq!(b.cell("SELECT count(*) FROM t").await, "8");
     b.run("INSERT INTO t VALUES (20, 'x', DEFAULT), (21, 5, now()), (22, NULL, '2026-02-03')").await.unwrap();
@@ -70,7 +73,10 @@ async fn insert_into_a_stream_produces() {
 #[tokio::test]
 async fn create_table_and_create_table_as() {
     let mut b = Bench::new().await;
-    assert_eq!(b.run("CREATE TABLE u (a INT NOT NULL, b NUMERIC(12,2)) PARTITIONED BY (bucket(4, a))").await.unwrap().tag, "CREATE TABLE");
+    assert_eq!(
+        b.run("CREATE TABLE u (a INT NOT NULL, b NUMERIC(12,2)) PARTITIONED BY (bucket(4, a))").await.unwrap().tag,
+        "CREATE TABLE"
+    );
     b.run("INSERT INTO u VALUES (1, 2.345)").await.unwrap();
     assert_eq!(b.rows("SELECT * FROM u").await, [["1", "2.35"]]);
     assert_eq!(b.code("CREATE TABLE u (a INT)").await, "42P07");

@@ -8,9 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue, exec_err};
-use datafusion::logical_expr::{
-    ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 pub(super) fn function() -> ScalarUDF {
     let signature = Signature::exact(vec![DataType::Binary, DataType::Utf8], Volatility::Immutable);
@@ -56,6 +54,10 @@ impl ScalarUDFImpl for ConvertFrom {
         }
         let array: ArrayRef = Arc::new(out.finish());
         let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?) } else { ColumnarValue::Array(array) })
+        Ok(if scalar {
+            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
+        } else {
+            ColumnarValue::Array(array)
+        })
     }
 }

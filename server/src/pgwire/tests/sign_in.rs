@@ -203,7 +203,7 @@ async fn what_is_no_scram_message_ends_the_connection() {
         let mut client = server.open();
         client.startup(LAKE).await;
         assert_eq!(client.next().await.unwrap().kind, b'R');
-        client.send(&[message.clone()]).await;
+        client.send(std::slice::from_ref(&message)).await;
         let state = refusal(&mut client).await.0;
         assert!(state == "08P01" || state == "54000", "{state} for {message:?}");
     }

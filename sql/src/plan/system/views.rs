@@ -31,8 +31,7 @@ pub(super) async fn table(engine: &Arc<Engine>, name: &str) -> Result<Option<Arc
 }
 
 /// Names of the views.
-pub(crate) const NAMES: [&str; 7] =
-    ["commits", "connections", "flow_lag", "flows", "secrets", "sessions", "streams"];
+pub(crate) const NAMES: [&str; 7] = ["commits", "connections", "flow_lag", "flows", "secrets", "sessions", "streams"];
 
 type Columns = Vec<(&'static str, ArrayRef)>;
 
@@ -84,18 +83,14 @@ fn flows(flows: &[FlowStatus]) -> Columns {
 fn flow_lag(flows: &[FlowStatus]) -> Columns {
     let rows: Vec<(&FlowStatus, i32)> =
         flows.iter().flat_map(|f| f.high.iter().map(move |(partition, _)| (f, partition))).collect();
-    let lag = |(f, p): &(&FlowStatus, i32)| {
-        let high = f.high.get(*p)?;
-        Some((high - f.committed.get(*p).unwrap_or(0)).max(0))
-    };
     vec![
         ("flow", text(rows.iter().map(|(f, _)| Some(f.name.name.clone())))),
         ("topic", text(rows.iter().map(|(f, _)| Some(f.topic.clone())))),
         ("partition", Arc::new(Int32Array::from_iter(rows.iter().map(|(_, p)| Some(*p))))),
         ("committed_offset", int8(rows.iter().map(|(f, p)| f.committed.get(*p)))),
         ("position", int8(rows.iter().map(|(f, p)| f.position.get(*p)))),
-        ("high_offset", int8(rows.iter().map(|(f, p)| f.high.get(*p)))),
-        ("lag", int8(rows.iter().map(lag))),
+        ("high_offset", int8(rows.iter().map(|(f, p)| f.end(*p)))),
+        ("lag", int8(rows.iter().map(|(f, p)| Some(f.partition_lag(*p))))),
     ]
 }
 
@@ -109,24 +104,21 @@ fn commits(flows: &[FlowStatus]) -> Columns {
         ("committed_at", time(flows.iter().map(|f| f.committed_at_ms))),
         ("commit_ms", int8(flows.iter().map(|f| count(f.commit_ms)))),
         ("commits", int8(flows.iter().map(|f| count(f.commits)))),
-        (
-            "offsets",
-            text(flows.iter().map(|f| serde_json::to_string(&f.committed).ok())),
-        ),
+        ("offsets", text(flows.iter().map(|f| serde_json::to_string(&f.committed).ok()))),
     ]
 }
 
 async fn definitions(engine: &Arc<Engine>, kind: DefinitionKind) -> Result<Columns> {
     let all = engine.metastore.list().await?;
     let of: Vec<_> = all.iter().filter(|d| d.kind == kind).collect();
-    // The text of a connection stays out: what SHOW CREATE prints of it is decided there.
-    let sql = |d: &tidewater_catalogs::Definition| (kind == DefinitionKind::Stream).then(|| d.sql.clone());
-    Ok(vec![
-        ("name", text(of.iter().map(|d| Some(d.name.clone())))),
-        ("definition", text(of.iter().map(|d| sql(d)))),
-        ("created_at", time(of.iter().map(|d| Some(d.created_at_ms)))),
-        ("id", text(of.iter().map(|d| Some(d.id.to_string())))),
-    ])
+    let mut columns = vec![("name", text(of.iter().map(|d| Some(d.name.clone()))))];
+    // The text of connections and secrets stays out: what SHOW CREATE prints of them is decided there.
+    if kind == DefinitionKind::Stream {
+        columns.push(("definition", text(of.iter().map(|d| Some(d.sql.clone())))));
+    }
+    columns.push(("created_at", time(of.iter().map(|d| Some(d.created_at_ms)))));
+    columns.push(("id", text(of.iter().map(|d| Some(d.id.to_string())))));
+    Ok(columns)
 }
 
 fn sessions(engine: &Arc<Engine>) -> Columns {
