@@ -79,6 +79,17 @@ impl VisitorMut for Rewriter {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        // psql's `reloptions || ARRAY(SELECT …)`: the right side has no entries.
+        if let Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } = expr
+            && self.catalog_only
+            && matches!(right.as_ref(), Expr::Function(f) if is_array_of_subquery(f))
+        {
+            *expr = (**left).clone();
+        }
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(function) => {
