@@ -14,6 +14,8 @@ pub(crate) struct Failure {
 }
 
 pub(crate) const FENCED: &str = "FENCED";
+/// Not a failure: the stored definition says that the flow rests.
+pub(crate) const PAUSED_ELSEWHERE: &str = "PAUSED";
 
 impl Failure {
     /// Another writer of this flow committed. It waits and watches before it tries again.
@@ -23,6 +25,11 @@ impl Failure {
             .with_context("epoch", by.epoch)
             .with_hint("Run this flow in one server only.");
         Self { code: FENCED, domain: ErrorDomain::External, restarts: true, error: Box::new(error) }
+    }
+
+    pub(crate) fn paused() -> Self {
+        let error = Error::new(ErrorKind::Cancelled, "the flow is paused");
+        Self { code: PAUSED_ELSEWHERE, domain: ErrorDomain::User, restarts: false, error: Box::new(error) }
     }
 
     pub(crate) fn anchor_lost(table: &str, why: impl Into<String>) -> Self {

@@ -28,7 +28,7 @@ use crate::failure::{Failure, FlowResult};
 use crate::lane::{Lane, LaneCommand, LaneSetup};
 use crate::outbox::{self, Drainer, Outbox};
 use crate::publish::Publisher;
-use crate::recovery::{self, Standing};
+use crate::recovery::{self, Outlook, Standing};
 use crate::seal::seal_all;
 use crate::source;
 use crate::spec::FlowSpec;
@@ -73,13 +73,12 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
         () = control.drain.cancelled() => None,
         ready = prepare(&spec, &env, &mut committer, &status, standing) => Some(ready?),
     };
-    let Some((mut standing, layout, gaps)) = ready else {
+    let Some((mut standing, Outlook { layout, positions, gaps })) = ready else {
         return match owed {
             Some((outbox, epoch)) => drainer_of(&outbox, epoch).drain().await,
             None => Ok(()),
         };
     };
-    let positions = standing.source.next();
     status.layout(&layout);
     adopt_ids(&mut standing, &layout);
     env.failpoints.reach("start.recovered").await;
@@ -98,7 +97,7 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
     let (sealed_tx, sealed_rx) = mpsc::channel(permits);
     let (letters_tx, letters_rx) = mpsc::channel(env.settings.max_outbox_entries.max(1));
     let mut coordinator = Coordinator::new(&spec, &env, &status, &standing, &layout, permits, cut_tx, &interval_ms);
-    coordinator.spawn_lanes(&positions, &gaps, &layout)?;
+    coordinator.spawn_lanes(&positions, &gaps)?;
     let publisher =
         Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake());
     status.set_state(FlowState::Running, None);
@@ -121,15 +120,14 @@ async fn prepare(
     committer: &mut Committer,
     status: &StatusCell,
     standing: Option<Standing>,
-) -> FlowResult<(Standing, TopicLayout, Vec<PartitionMove>)> {
+) -> FlowResult<(Standing, Outlook)> {
     let standing = match standing {
         Some(standing) => standing,
         None => recovery::begin(spec, env, committer, status).await?,
     };
-    let positions = standing.source.next();
-    status.recovered(&spec.source.spec().topic, &standing.anchor, standing.epoch, &positions);
-    let (layout, gaps) = recovery::check_source(spec, env, status, &standing.source, &positions).await?;
-    Ok((standing, layout, gaps))
+    status.recovered(&spec.source.spec().topic, &standing.anchor, standing.epoch, &standing.source.next());
+    let outlook = recovery::check_source(spec, env, status, &standing.source).await?;
+    Ok((standing, outlook))
 }
 
 /// Ids that an older broker did not tell are pinned as soon as one does.
@@ -229,13 +227,9 @@ impl<'a> Coordinator<'a> {
         usize::try_from(partition).unwrap_or(0) % self.spec.settings.parallelism.clamp(1, MAX_LANES)
     }
 
-    /// Partition i goes to lane i mod lanes. Partitions that the checkpoint does not know begin at their earliest.
-    fn spawn_lanes(&mut self, positions: &Offsets, gaps: &[PartitionMove], layout: &TopicLayout) -> Result<()> {
+    /// Partition i goes to lane i mod lanes.
+    fn spawn_lanes(&mut self, positions: &Offsets, gaps: &[PartitionMove]) -> Result<()> {
         self.known = positions.clone();
-        for (partition, low) in source::new_partitions(positions, layout) {
-            tracing::info!(flow = %self.spec.name, partition, from = low, "new partition");
-            self.known.set(partition, low);
-        }
         for lane in 0..self.spec.settings.parallelism.clamp(1, MAX_LANES) {
             let mine: Offsets = self.known.iter().filter(|(p, _)| self.lane_of(*p) == lane).collect();
             let lost: Vec<_> = gaps.iter().filter(|g| self.lane_of(g.partition) == lane).copied().collect();
@@ -386,10 +380,8 @@ impl<'a> Coordinator<'a> {
         }
         self.status.layout(&layout);
         let new = source::new_partitions(&self.known, &layout);
-        for (partition, low) in &new {
-            tracing::info!(flow = %self.spec.name, partition, from = low, "new partition");
-            self.known.set(*partition, *low);
-        }
+        // What such a partition has lost already its lane finds out, as with any other gap.
+        self.known = source::with_new_partitions(std::mem::take(&mut self.known), &layout);
         for lane in 0..self.lanes.len() {
             let mine: Vec<_> = new.iter().filter(|(p, _)| self.lane_of(*p) == lane).copied().collect();
             if !mine.is_empty() && self.lanes[lane].commands.send(LaneCommand::Add(mine)).await.is_err() {

@@ -160,20 +160,32 @@ pub(crate) async fn layout(spec: &FlowSpec, env: &Env, status: &StatusCell) -> R
     patiently(env, status, || spec.source.layout()).await
 }
 
-/// The topic against the positions: refuses a replaced topic, and returns what was lost to retention.
+/// The topic as it is now, where its partitions are to be read from, and what of that was lost to retention.
+#[derive(Debug)]
+pub(crate) struct Outlook {
+    pub(crate) layout: TopicLayout,
+    /// Those of the checkpoint, and the beginnings of partitions that came since.
+    pub(crate) positions: Offsets,
+    pub(crate) gaps: Vec<PartitionMove>,
+}
+
+/// The topic against the positions of the checkpoint: refuses a replaced topic, and lost offsets unless they may be
+/// skipped.
 pub(crate) async fn check_source(
     spec: &FlowSpec,
     env: &Env,
     status: &StatusCell,
     known: &SourcePositions,
-    positions: &Offsets,
-) -> FlowResult<(TopicLayout, Vec<PartitionMove>)> {
+) -> FlowResult<Outlook> {
     let mut looks = 0;
     loop {
         let layout = layout(spec, env, status).await?;
         source::check_identity(known, &layout)?;
-        match source::gaps(positions, &layout) {
-            Ok(gaps) if gaps.is_empty() || spec.settings.skip_data_loss => return Ok((layout, gaps)),
+        let positions = source::with_new_partitions(known.next(), &layout);
+        match source::gaps(&positions, &layout) {
+            Ok(gaps) if gaps.is_empty() || spec.settings.skip_data_loss => {
+                return Ok(Outlook { layout, positions, gaps });
+            }
             Ok(gaps) => return Err(source::data_loss(&layout.topic, &gaps).into()),
             Err(e) => {
                 looks += 1;

@@ -53,12 +53,23 @@ pub(crate) fn data_loss(topic: &str, gaps: &[PartitionMove]) -> Error {
         gaps.iter().map(|g| format!("partition {} offsets [{}, {})", g.partition, g.from, g.to)).collect();
     Error::new(ErrorKind::DataLoss, format!("topic \"{topic}\" no longer holds what was to be read next"))
         .with_detail(ranges.join(", "))
-        .with_hint("Set on_data_loss = 'skip' and resume the flow to go on behind the gap.")
+        .with_hint("Say ALTER FLOW … SET (skip_data_loss = true), and resume the flow, to go on behind the gap.")
 }
 
-/// Partitions that no lane reads yet, with the offset to begin at: their earliest, as all of it is new.
+/// Partitions that no lane reads yet, with the offset to begin at. They are younger than the flow's first commit, which
+/// knows every partition of its time, so all that they ever held is owed: they begin at 0, not at their low mark. What
+/// retention took of them before anyone looked is a gap like any other.
 pub(crate) fn new_partitions(known: &Offsets, layout: &TopicLayout) -> Vec<(i32, i64)> {
-    layout.partitions.iter().filter(|r| known.get(r.partition).is_none()).map(|r| (r.partition, r.low)).collect()
+    layout.partitions.iter().filter(|r| known.get(r.partition).is_none()).map(|r| (r.partition, 0)).collect()
+}
+
+/// `known` and the beginnings of partitions that it does not know.
+pub(crate) fn with_new_partitions(mut known: Offsets, layout: &TopicLayout) -> Offsets {
+    for (partition, begin) in new_partitions(&known, layout) {
+        tracing::info!(topic = %layout.topic, partition, "new partition");
+        known.set(partition, begin);
+    }
+    known
 }
 
 #[cfg(test)]

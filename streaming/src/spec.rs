@@ -76,4 +76,10 @@ pub struct FlowSpec {
 #[async_trait]
 pub trait FlowFactory: Send + Sync + std::fmt::Debug {
     async fn build(&self, flow: &Definition) -> Result<FlowSpec>;
+
+    /// The definition as it is stored now, asked before each run: another server may have changed, paused or dropped
+    /// the flow. `NotFound` where it is gone.
+    async fn current(&self, flow: &Definition) -> Result<Definition> {
+        Ok(flow.clone())
+    }
 }

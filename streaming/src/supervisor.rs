@@ -31,7 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use crate::env::Env;
-use crate::failure::{FENCED, Failure, FlowResult};
+use crate::failure::{FENCED, Failure, FlowResult, PAUSED_ELSEWHERE};
 use crate::flow::{self, RunControl};
 use crate::spec::FlowFactory;
 use crate::status::StatusCell;
@@ -210,8 +210,7 @@ enum Next {
 
 impl Keeper {
     async fn keep(mut self) {
-        let paused = self.definition.properties.get(PAUSED).is_some_and(|v| v == "true");
-        let mut next = if paused {
+        let mut next = if paused(&self.definition) {
             self.status.set_state(FlowState::Paused, None);
             Next::Rest
         } else {
@@ -272,6 +271,12 @@ impl Keeper {
         // A flow that only settles its debts takes nothing over.
         let control = RunControl { after_fence: self.after_fence && !drain.is_cancelled(), drain };
         AbortOnDropHandle::new(self.runtime.spawn(async move {
+            let definition = match factory.current(&definition).await {
+                // Debts are paid also where the flow is paused or gone.
+                Err(_) if control.drain.is_cancelled() => definition,
+                Ok(stored) if paused(&stored) && !control.drain.is_cancelled() => return Err(Failure::paused()),
+                other => other?,
+            };
             let spec = factory.build(&definition).await?;
             flow::run(spec, env, control, status).await
         }))
@@ -282,6 +287,10 @@ impl Keeper {
             // Runs end well only when asked to.
             return self.after_run(Err(Error::internal("the flow ended by itself").into()), began);
         };
+        if failure.code == PAUSED_ELSEWHERE {
+            self.status.set_state(FlowState::Paused, None);
+            return Next::Rest;
+        }
         if began.elapsed() >= self.env.settings.stable_after {
             self.failures = 0;
         }
@@ -367,6 +376,10 @@ impl Keeper {
             Err(_) => tracing::warn!(flow = %name, "dead letters of a stopped flow not drained in time"),
         }
     }
+}
+
+fn paused(definition: &Definition) -> bool {
+    definition.properties.get(PAUSED).is_some_and(|v| v == "true")
 }
 
 /// A panic is a bug of ours; the flow restarts from its last commit like after any other error.

@@ -468,6 +468,12 @@ impl Topic {
             }),
         );
     }
+    /// A new partition with good records, of which retention has left `[low, high)`.
+    pub fn push_from(&self, partition: i32, low: i64, high: usize) {
+        let log = std::iter::repeat_n(Record::Good, high).collect();
+        self.state.lock().partitions.insert(partition, (low, log));
+        self.grown.notify_waiters();
+    }
     pub fn retain_from(&self, partition: i32, low: i64) {
         self.state.lock().partitions.get_mut(&partition).expect("partition").0 = low;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidewater_catalogs::{AnchorState, FlowState, OnError, StartPosition};
 
-use super::fakes::{Crash, Fault, PassThrough, Record, World, WorldFactory, env, until};
+use super::fakes::{Crash, Fault, PassThrough, Record, World, WorldFactory, env, id_of, until};
 use crate::Supervisor;
 use crate::checkpoint::{Checkpoint, PartitionMove};
 
@@ -247,6 +247,41 @@ async fn offsets_lost_while_reading_are_found_by_the_lane() {
             assert_eq!(error.code, "DATA_LOSS");
             assert!(error.message.contains("partition 0 offsets [5, 12)"), "{}", error.message);
         }
+    }
+}
+
+/// A partition that was added while nobody looked, and that retention had cut before the flow came back, used to begin
+/// at its low mark as if nothing had ever been below it: records were lost and no one was told.
+#[tokio::test]
+async fn a_new_partition_that_lost_its_beginning_is_a_gap() {
+    for running in [false, true] {
+        let world = World::new(1);
+        world.topic.push(0, good(5));
+        let supervisor = supervise(&world);
+        supervisor.start(world.definition()).unwrap();
+        until("rows", || world.rows_complete()).await;
+        supervisor.wait_until(world.id, |s| s.committed.get(0) == Some(5)).await.unwrap();
+        if !running {
+            supervisor.pause(world.id).await.unwrap();
+        }
+        world.topic.push_from(1, 6, 10);
+        if !running {
+            supervisor.resume(world.id).await.unwrap();
+        }
+        let error = failed(&supervisor, &world).await;
+        assert_eq!(error.code, "DATA_LOSS");
+        assert!(error.message.contains("partition 1 offsets [0, 6)"), "{}", error.message);
+        assert!(error.hint.unwrap().contains("skip_data_loss = true"));
+
+        world.settings.lock().skip_data_loss = true;
+        world.settings.lock().commit_interval = Duration::from_secs(3600);
+        supervisor.restart(world.definition()).await.unwrap();
+        supervisor.wait_until(world.id, |s| s.position.get(1) == Some(10)).await.unwrap();
+        supervisor.pause(world.id).await.unwrap();
+        assert_eq!(world.target.ids(), (0..5).chain((6..10).map(|o| id_of(1, o))).collect::<Vec<i64>>());
+        let source = standing(&world).source;
+        assert_eq!(source.gaps, vec![PartitionMove { partition: 1, from: 0, to: 6 }]);
+        assert_eq!(source.next().0, [(0, 5), (1, 10)].into());
     }
 }
 

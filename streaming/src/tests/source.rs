@@ -59,6 +59,10 @@ fn a_position_past_the_end_means_another_topic() {
 }
 
 #[test]
-fn new_partitions_begin_at_their_earliest() {
-    assert_eq!(new_partitions(&at(&[(0, 4)]), &layout(&[(0, 0, 9), (1, 3, 9), (2, 0, 0)])), vec![(1, 3), (2, 0)]);
+fn new_partitions_begin_at_zero_whatever_is_left_of_them() {
+    let topic = layout(&[(0, 0, 9), (1, 3, 9), (2, 0, 0)]);
+    assert_eq!(new_partitions(&at(&[(0, 4)]), &topic), vec![(1, 0), (2, 0)]);
+    let positions = with_new_partitions(at(&[(0, 4)]), &topic);
+    assert_eq!(positions, at(&[(0, 4), (1, 0), (2, 0)]));
+    assert_eq!(gaps(&positions, &topic).unwrap(), vec![PartitionMove { partition: 1, from: 0, to: 3 }]);
 }
