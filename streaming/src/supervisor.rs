@@ -66,7 +66,7 @@ enum Order {
     Pause,
     Resume,
     Restart(Box<Definition>),
-    /// Ends the flow. With `settle`, one that does not run has its outbox drained first.
+    /// Ends the flow. With `settle`, one that does not run, or that did not drain, has its outbox drained first.
     Stop {
         settle: bool,
     },
@@ -77,8 +77,11 @@ struct Command {
     order: Order,
     /// How long a run may take to seal and commit before it is cut off.
     deadline: Duration,
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Answer>,
 }
+
+/// What a stopped flow still owes, as its keeper could not pay it: the reason why.
+type Answer = Option<Error>;
 
 impl Supervisor {
     /// Flows run on `runtime`.
@@ -113,23 +116,28 @@ impl Supervisor {
 
     /// Seals and commits what was read, drains dead letters, and rests. Returns when it rests.
     pub async fn pause(&self, id: Uuid) -> Result<()> {
-        self.order(id, Order::Pause, self.inner.env.settings.drain_deadline).await
+        self.order(id, Order::Pause, self.inner.env.settings.drain_deadline).await.map(drop)
     }
 
     /// Starts a paused or failed flow again, from its last commit.
     pub async fn resume(&self, id: Uuid) -> Result<()> {
-        self.order(id, Order::Resume, self.inner.env.settings.drain_deadline).await
+        self.order(id, Order::Resume, self.inner.env.settings.drain_deadline).await.map(drop)
     }
 
     /// Drains the flow and starts it with a changed definition of the same id. One that is paused stays so.
     pub async fn restart(&self, definition: Definition) -> Result<()> {
         let id = definition.id;
-        self.order(id, Order::Restart(Box::new(definition)), self.inner.env.settings.drain_deadline).await
+        self.order(id, Order::Restart(Box::new(definition)), self.inner.env.settings.drain_deadline).await.map(drop)
     }
 
-    /// Drains the flow and lets go of it. Its dead letters are in their table when this returns, unless that cannot
-    /// be reached, which is logged. Call it before the table is dropped.
+    /// [`Self::stop_and_settle`] for those who have no one to tell; what could not be settled is logged.
     pub async fn stop(&self, id: Uuid) -> Result<()> {
+        self.stop_and_settle(id).await.map(drop)
+    }
+
+    /// Drains the flow and lets go of it. Call it before its table is dropped. Its dead letters are in their table
+    /// when this returns `None`; else the flow has stopped all the same, and this is why some may be missing.
+    pub async fn stop_and_settle(&self, id: Uuid) -> Result<Option<Error>> {
         let done = self.order(id, Order::Stop { settle: true }, self.inner.env.settings.drain_deadline).await;
         // Answered or not, its keeper has ended.
         self.inner.flows.lock().remove(&id);
@@ -171,7 +179,7 @@ impl Supervisor {
         }
     }
 
-    async fn order(&self, id: Uuid, order: Order, deadline: Duration) -> Result<()> {
+    async fn order(&self, id: Uuid, order: Order, deadline: Duration) -> Result<Answer> {
         let commands = {
             let flows = self.inner.flows.lock();
             flows.get(&id).ok_or_else(|| not_found(id))?.commands.clone()
@@ -246,22 +254,32 @@ impl Keeper {
             let Some(command) = command else { return Next::End };
             if matches!(command.order, Order::Resume) {
                 // It runs already.
-                let _ = command.done.send(());
+                let _ = command.done.send(None);
                 continue;
             }
             drain.cancel();
-            let failure = match tokio::time::timeout(command.deadline, &mut run).await {
-                Ok(ended) => flatten(ended).err(),
+            let (failure, drained) = match tokio::time::timeout(command.deadline, &mut run).await {
+                Ok(ended) => {
+                    let failure = flatten(ended).err();
+                    let drained = failure.is_none();
+                    (failure, drained)
+                }
                 Err(_) => {
                     run.abort();
                     tracing::warn!(flow = %self.definition.name, "flow was cut off before it had drained");
-                    None
+                    (None, false)
                 }
             };
             if let Some(failure) = &failure {
                 tracing::warn!(flow = %self.definition.name, error = %failure.error, "flow failed while draining");
             }
-            return self.obey(command, failure);
+            // Whatever broke the drain off, be it a commit to the target or a record that cannot be read, need not
+            // keep the dead letters of earlier commits from their table. After this nobody knows of them any more.
+            let owed = match command.order {
+                Order::Stop { settle: true } if !drained => self.settle(command.deadline).await,
+                _ => None,
+            };
+            return self.obey(command, failure, owed);
         }
     }
 
@@ -316,21 +334,22 @@ impl Keeper {
     /// A command for a flow that does not run.
     async fn obey_at_rest(&mut self, command: Option<Command>) -> Next {
         let Some(command) = command else { return Next::End };
-        if let Order::Stop { settle: true } = command.order {
-            self.settle(command.deadline).await;
-        }
+        let owed = match command.order {
+            Order::Stop { settle: true } => self.settle(command.deadline).await,
+            _ => None,
+        };
         let failed = self.status.state() == FlowState::Failed;
         match (&command.order, failed) {
             // It stays failed, and its error stays to be seen.
             (Order::Pause, true) => {
-                let _ = command.done.send(());
+                let _ = command.done.send(None);
                 Next::Rest
             }
-            _ => self.obey(command, None),
+            _ => self.obey(command, None, owed),
         }
     }
 
-    fn obey(&mut self, command: Command, failure: Option<Failure>) -> Next {
+    fn obey(&mut self, command: Command, failure: Option<Failure>, owed: Answer) -> Next {
         let info = failure.map(|f| f.info(self.env.now_ms()));
         let next = match command.order {
             Order::Pause => {
@@ -339,6 +358,7 @@ impl Keeper {
             }
             Order::Resume => {
                 self.failures = 0;
+                self.definition.properties.remove(PAUSED);
                 self.status.set_state(FlowState::Starting, None);
                 Next::Run
             }
@@ -358,23 +378,20 @@ impl Keeper {
             }
         };
         // Who asked may have gone away.
-        let _ = command.done.send(());
+        let _ = command.done.send(owed);
         next
     }
 
     /// Pays what a flow at rest still owes: a run that is told to drain before it begins only empties the outbox.
-    async fn settle(&self, deadline: Duration) {
+    async fn settle(&self, deadline: Duration) -> Answer {
         let drain = CancellationToken::new();
         drain.cancel();
-        let name = &self.definition.name;
-        match tokio::time::timeout(deadline, self.spawn(drain)).await {
-            Ok(ended) => {
-                if let Err(failure) = flatten(ended) {
-                    tracing::warn!(flow = %name, error = %failure.error, "dead letters of a stopped flow not drained");
-                }
-            }
-            Err(_) => tracing::warn!(flow = %name, "dead letters of a stopped flow not drained in time"),
-        }
+        let error = match tokio::time::timeout(deadline, self.spawn(drain)).await {
+            Ok(ended) => *flatten(ended).err()?.error,
+            Err(_) => Error::unavailable("the dead letters of the flow were not written in time"),
+        };
+        tracing::warn!(flow = %self.definition.name, %error, "dead letters of a stopped flow not drained");
+        Some(error)
     }
 }
 

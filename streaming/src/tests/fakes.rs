@@ -166,6 +166,7 @@ pub enum Fault {
     Late,
     /// A refusal that no other state of the table would change.
     Final,
+    DiskFull,
 }
 
 #[derive(Debug)]
@@ -352,6 +353,7 @@ impl CommitTable for MemTable {
                 unknown()
             }
             Fault::Final => CommitReply::Refused(Error::unsupported("no such column")),
+            Fault::DiskFull => CommitReply::Refused(Error::new(ErrorKind::ResourcesExhausted, "no space left")),
         }
     }
 
@@ -416,6 +418,8 @@ pub struct Topic {
     /// Batches that readers have handed out.
     pub reads: AtomicUsize,
     pub unreachable: AtomicUsize,
+    /// This many times it is said not to be there, by layout, open and readers alike.
+    pub missing: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -450,7 +454,13 @@ impl Topic {
             batch: 7,
             reads: AtomicUsize::new(0),
             unreachable: AtomicUsize::new(0),
+            missing: AtomicUsize::new(0),
         })
+    }
+
+    fn there(&self) -> Result<()> {
+        let missing = self.missing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if missing { Err(Error::not_found("the topic does not exist")) } else { Ok(()) }
     }
 
     pub fn push(&self, partition: i32, records: impl IntoIterator<Item = Record>) {
@@ -569,6 +579,7 @@ impl StreamSource for TopicSource {
         self.0.spec.full_schema()
     }
     async fn layout(&self) -> Result<TopicLayout> {
+        self.0.there()?;
         let state = self.0.state.lock();
         Ok(TopicLayout {
             topic: "clicks".into(),
@@ -589,6 +600,7 @@ impl StreamSource for TopicSource {
         })
     }
     async fn open(&self, request: ReadRequest) -> Result<Box<dyn StreamReader>> {
+        self.0.there()?;
         Ok(Box::new(TopicReader {
             topic: Arc::clone(&self.0),
             broken: false,
@@ -618,6 +630,7 @@ struct TopicReader {
 #[async_trait]
 impl StreamReader for TopicReader {
     async fn next(&mut self) -> Result<ReadBatch> {
+        self.topic.there()?;
         if self.topic.unreachable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             self.broken = true;
         }
@@ -706,6 +719,7 @@ pub struct World {
     pub query: Mutex<Arc<PassThrough>>,
     /// Builds that fail before one succeeds.
     pub unplannable: AtomicUsize,
+    pub builds: AtomicUsize,
 }
 
 impl World {
@@ -725,6 +739,7 @@ impl World {
             start: Mutex::default(),
             query: Mutex::default(),
             unplannable: AtomicUsize::new(0),
+            builds: AtomicUsize::new(0),
         })
     }
 
@@ -781,6 +796,7 @@ pub struct WorldFactory(pub Arc<World>);
 impl FlowFactory for WorldFactory {
     async fn build(&self, _flow: &Definition) -> Result<FlowSpec> {
         let world = &self.0;
+        world.builds.fetch_add(1, Ordering::SeqCst);
         if world.unplannable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             return Err(Error::unavailable("no metastore"));
         }
