@@ -74,6 +74,9 @@ pub struct EngineSettings {
     pub max_sealed_triggers: usize,
     /// How often the topic is asked for new partitions and high-water marks.
     pub layout_poll: Duration,
+    /// A topic that was read before is believed to be gone when the broker has said so for this long. One that has
+    /// just started, or has old metadata, says so of topics that it will know in a moment.
+    pub topic_gone_after: Duration,
     /// A commit attempt without an answer counts as unknown after this time.
     pub commit_timeout: Duration,
     /// The same for loading a table and for asking for a topic's layout.
@@ -105,6 +108,7 @@ impl Default for EngineSettings {
             max_commit_interval: Duration::from_secs(60),
             max_sealed_triggers: 2,
             layout_poll: Duration::from_secs(5),
+            topic_gone_after: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(60),
             load_timeout: Duration::from_secs(30),
             retry_min: Duration::from_millis(100),

@@ -56,9 +56,17 @@ impl Failure {
         }
     }
 
-    /// The catalog or the table refuses the commit, and would refuse it again.
+    /// The topic was read before, and is not there however often one looks.
+    pub(crate) fn topic_gone(error: Error) -> Self {
+        let error = error
+            .with_hint("Create the topic again only if it was never written; else drop the streaming table with it.");
+        Self { code: "TOPIC_GONE", domain: ErrorDomain::External, restarts: false, error: Box::new(error) }
+    }
+
+    /// The catalog or the table refuses the commit, and would refuse it again. Only a full disk may have room later,
+    /// and a bug may not show twice.
     pub(crate) fn refused(error: Error) -> Self {
-        let restarts = error.kind() == ErrorKind::Internal;
+        let restarts = matches!(error.kind(), ErrorKind::Internal | ErrorKind::ResourcesExhausted);
         Self { code: "COMMIT_REFUSED", domain: ErrorDomain::External, restarts, error: Box::new(error) }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tidewater_catalogs::{Error, FlowState, Offsets, Result, TopicLayout};
+use tidewater_catalogs::{Error, ErrorKind, FlowState, Offsets, Result, TopicLayout};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ use crate::outbox::{self, Drainer, Outbox};
 use crate::publish::Publisher;
 use crate::recovery::{self, Outlook, Standing};
 use crate::seal::seal_all;
-use crate::source;
+use crate::source::{self, Absence};
 use crate::spec::FlowSpec;
 use crate::status::StatusCell;
 use crate::trigger::{CutFacts, CutTrigger, Memory, Meter, OpenTrigger, should_cut};
@@ -167,6 +167,7 @@ struct Coordinator<'a> {
     known: Offsets,
     /// The topic looked replaced when last asked; one such look may be a lagging mark.
     doubted: bool,
+    absence: Absence,
 }
 
 impl<'a> Coordinator<'a> {
@@ -216,6 +217,7 @@ impl<'a> Coordinator<'a> {
             cut_at: Instant::now(),
             known: Offsets::default(),
             doubted: false,
+            absence: Absence::default(),
         }
     }
 
@@ -360,6 +362,14 @@ impl<'a> Coordinator<'a> {
     async fn on_layout(&mut self, before: &Offsets, layout: Result<TopicLayout>) -> FlowResult<()> {
         let layout = match layout {
             Ok(layout) => layout,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if self.absence.again(self.env.settings.topic_gone_after) {
+                    return Err(Failure::topic_gone(e));
+                }
+                tracing::warn!(flow = %self.spec.name, error = %e, "topic looks gone, asking again");
+                self.status.trouble(&e, self.env.now_ms());
+                return Ok(());
+            }
             // Readers find out by themselves whether that matters.
             Err(e) if e.is_retryable() => {
                 tracing::debug!(flow = %self.spec.name, error = %e, "topic layout not available");
@@ -367,6 +377,10 @@ impl<'a> Coordinator<'a> {
             }
             Err(e) => return Err(e.into()),
         };
+        if self.absence.looks > 0 {
+            self.absence = Absence::default();
+            self.status.trouble_over();
+        }
         source::check_identity(&self.setup.identity, &layout)?;
         match source::gaps(before, &layout) {
             // Gaps are for the lanes to find: they know what they have in hand.

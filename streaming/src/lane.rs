@@ -69,6 +69,8 @@ pub(crate) struct Lane {
     cut: LaneCut,
     failures: u32,
     unfounded_losses: u32,
+    /// The topic was not there when last asked for.
+    absent: bool,
     retry_at: Option<Instant>,
 }
 
@@ -93,6 +95,7 @@ impl Lane {
             cut: LaneCut::default(),
             failures: 0,
             unfounded_losses: 0,
+            absent: false,
             retry_at: None,
         };
         lane.skip(gaps);
@@ -112,8 +115,14 @@ impl Lane {
             let waiting = self.retry_at;
             let wanted = !full && waiting.is_none() && !self.spans.is_empty();
             if wanted && self.reader.is_none() {
-                if let Err(e) = self.open_reader().await {
-                    self.on_read_error(e).await?;
+                match self.open_reader().await {
+                    // That asks the broker for the topic and the partitions.
+                    Ok(()) if self.absent => {
+                        self.absent = false;
+                        self.setup.status.trouble_over();
+                    }
+                    Ok(()) => {}
+                    Err(e) => self.on_read_error(e).await?,
                 }
                 continue;
             }
@@ -269,6 +278,14 @@ impl Lane {
     async fn on_read_error(&mut self, e: Error) -> FlowResult<()> {
         match e.kind() {
             ErrorKind::DataLoss => self.on_data_loss(e).await,
+            // The topic, or a partition. The reader is done for; whether it is gone for good, the coordinator finds
+            // out when it looks at the topic.
+            ErrorKind::NotFound => {
+                self.reader = None;
+                self.absent = true;
+                self.wait_out(&e);
+                Ok(())
+            }
             _ if e.is_retryable() => {
                 self.wait_out(&e);
                 Ok(())
@@ -295,7 +312,7 @@ impl Lane {
         let settings = &self.setup.env.settings;
         let layout = match timeout(settings.load_timeout, self.setup.source.layout()).await {
             Ok(Ok(layout)) => layout,
-            Ok(Err(e)) if e.is_retryable() => {
+            Ok(Err(e)) if e.is_retryable() || e.kind() == ErrorKind::NotFound => {
                 self.wait_out(&e);
                 return Ok(());
             }

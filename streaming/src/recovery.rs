@@ -12,7 +12,7 @@ use crate::checkpoint::{self, Checkpoint, OutboxEntry, PartitionMove, RowCounts,
 use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
-use crate::source;
+use crate::source::{self, Absence};
 use crate::spec::FlowSpec;
 use crate::status::StatusCell;
 
@@ -170,16 +170,33 @@ pub(crate) struct Outlook {
 }
 
 /// The topic against the positions of the checkpoint: refuses a replaced topic, and lost offsets unless they may be
-/// skipped.
+/// skipped. A topic that is not there is looked for again for a while.
 pub(crate) async fn check_source(
     spec: &FlowSpec,
     env: &Env,
     status: &StatusCell,
     known: &SourcePositions,
 ) -> FlowResult<Outlook> {
+    let s = &env.settings;
+    let mut absence = Absence::default();
     let mut looks = 0;
     loop {
-        let layout = layout(spec, env, status).await?;
+        let layout = match layout(spec, env, status).await {
+            Ok(layout) => layout,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                if absence.again(s.topic_gone_after) {
+                    return Err(Failure::topic_gone(e));
+                }
+                status.trouble(&e, env.now_ms());
+                tokio::time::sleep(env.back_off(absence.looks, s.retry_min, s.retry_max)).await;
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if absence.looks > 0 {
+            absence = Absence::default();
+            status.trouble_over();
+        }
         source::check_identity(known, &layout)?;
         let positions = source::with_new_partitions(known.next(), &layout);
         match source::gaps(&positions, &layout) {
@@ -192,7 +209,6 @@ pub(crate) async fn check_source(
                 if looks > SECOND_LOOKS {
                     return Err(e.into());
                 }
-                let s = &env.settings;
                 tokio::time::sleep(env.back_off(looks, s.retry_min, s.retry_max)).await;
             }
         }

@@ -1,6 +1,9 @@
 //! Is the topic still the one that was read, and does it still hold what is to be read next?
 
+use std::time::Duration;
+
 use tidewater_catalogs::{Error, ErrorKind, Offsets, Result, TopicLayout};
+use tokio::time::Instant;
 
 use crate::checkpoint::{PartitionMove, SourcePositions};
 
@@ -70,6 +73,25 @@ pub(crate) fn with_new_partitions(mut known: Offsets, layout: &TopicLayout) -> O
         known.set(partition, begin);
     }
     known
+}
+
+/// Looks in a row at a topic that is said not to be there.
+#[derive(Debug, Default)]
+pub(crate) struct Absence {
+    first: Option<Instant>,
+    pub(crate) looks: u32,
+}
+
+impl Absence {
+    /// However long ago the first one was: an outage may lie between two looks.
+    const MIN_LOOKS: u32 = 5;
+
+    /// Once more. True where it is gone for good.
+    pub(crate) fn again(&mut self, gone_after: Duration) -> bool {
+        let first = *self.first.get_or_insert_with(Instant::now);
+        self.looks = self.looks.saturating_add(1);
+        self.looks >= Self::MIN_LOOKS && first.elapsed() >= gone_after
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tidewater_catalogs::{ErrorKind, FlowState};
 
-use super::fakes::{Crash, PassThrough, Record, World, WorldFactory, env, until};
-use crate::Supervisor;
+use super::fakes::{Crash, Fault, PassThrough, Record, World, WorldFactory, env, until};
+use crate::{EngineSettings, Env, Supervisor};
 
 fn supervise(world: &Arc<World>) -> Supervisor {
     let env = env(Arc::new(Crash::default()), 1);
@@ -45,6 +45,84 @@ async fn outages_are_waited_out() {
     let status = supervisor.wait_until(world.id, |s| s.seq >= 1).await.unwrap();
     assert_eq!(status.restarts, 3, "planning fails the run; what happens inside a run is waited out there");
     assert_eq!(status.error, None);
+    supervisor.shutdown(Duration::from_secs(10)).await;
+    world.check();
+}
+
+/// A broker that has just come back says of every topic that it is not there, until it has read its metadata. One such
+/// answer ended the flow for good, with an error that only RESUME clears.
+#[tokio::test]
+async fn a_topic_that_is_missing_for_a_moment_is_waited_for() {
+    for paused in [false, true] {
+        let world = World::new(2);
+        world.topic.push(0, good(10));
+        let supervisor = supervise(&world);
+        supervisor.start(world.definition()).unwrap();
+        until("rows", || world.rows_complete()).await;
+        if paused {
+            supervisor.pause(world.id).await.unwrap();
+        }
+        world.topic.missing.store(20, Ordering::SeqCst);
+        world.topic.push(0, good(10));
+        world.topic.push(1, good(10));
+        if paused {
+            supervisor.resume(world.id).await.unwrap();
+        }
+        until("rows after that", || world.rows_complete()).await;
+        until("the last of twenty", || world.topic.missing.load(Ordering::SeqCst) == 0).await;
+        let status = supervisor.wait_until(world.id, |s| s.error.is_none()).await.unwrap();
+        assert_eq!((status.restarts, status.state), (0, FlowState::Running), "paused: {paused}");
+        supervisor.shutdown(Duration::from_secs(10)).await;
+        world.check();
+    }
+}
+
+#[tokio::test]
+async fn a_topic_that_stays_missing_is_gone() {
+    for paused in [false, true] {
+        let world = World::new(1);
+        world.topic.push(0, good(10));
+        let env = env(Arc::new(Crash::default()), 1);
+        let settings = EngineSettings { topic_gone_after: Duration::from_millis(30), ..env.settings.clone() };
+        let factory = Arc::new(WorldFactory(Arc::clone(&world)));
+        let supervisor = Supervisor::new(tokio::runtime::Handle::current(), factory, Env { settings, ..env });
+        supervisor.start(world.definition()).unwrap();
+        until("rows", || world.rows_complete()).await;
+        if paused {
+            supervisor.pause(world.id).await.unwrap();
+        }
+        world.topic.missing.store(usize::MAX, Ordering::SeqCst);
+        if paused {
+            supervisor.resume(world.id).await.unwrap();
+        }
+        let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Failed).await.unwrap();
+        assert_eq!(status.error.unwrap().code, "TOPIC_GONE");
+    }
+}
+
+/// One that never was there is a typing error, which no waiting mends.
+#[tokio::test]
+async fn a_topic_that_was_never_read_is_not_waited_for() {
+    let world = World::new(1);
+    world.topic.missing.store(usize::MAX, Ordering::SeqCst);
+    let supervisor = supervise(&world);
+    supervisor.start(world.definition()).unwrap();
+    let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Failed).await.unwrap();
+    assert_eq!(status.error.unwrap().code, "NOT_FOUND");
+}
+
+/// A disk that is full when a file is sealed restarted the flow, and one that is full a moment later, when the commit
+/// writes its metadata, ended it.
+#[tokio::test]
+async fn a_commit_that_finds_the_disk_full_is_made_later() {
+    let world = World::new(1);
+    world.topic.push(0, good(10));
+    world.target.faults.lock().extend([Fault::None, Fault::DiskFull]);
+    let supervisor = supervise(&world);
+    supervisor.start(world.definition()).unwrap();
+    until("rows", || world.rows_complete()).await;
+    let status = supervisor.wait_until(world.id, |s| s.seq >= 1).await.unwrap();
+    assert_eq!(status.restarts, 1);
     supervisor.shutdown(Duration::from_secs(10)).await;
     world.check();
 }
