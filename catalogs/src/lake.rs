@@ -72,8 +72,11 @@ pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
     /// The current state, read from the catalog at each call (metadata files are immutable and cached).
     async fn load_table(&self, name: &TableName) -> Result<Arc<dyn LakeTable>>;
     async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>>;
-    /// Forgets the table; with `purge`, its files are removed as well.
-    async fn drop_table(&self, name: &TableName, purge: bool) -> Result<()>;
+    /// A table that is filled before anybody sees it.
+    async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>>;
+    /// Forgets the table; with `purge`, its files are removed as well. With `expected`, only the table of that uuid:
+    /// `NotFound` where another one stands under the name.
+    async fn drop_table(&self, name: &TableName, expected: Option<Uuid>, purge: bool) -> Result<()>;
     /// A handle for flows, bound to the table's uuid: a table re-created under the same name is `NotFound`.
     async fn commit_table(&self, name: &TableName) -> Result<Arc<dyn CommitTable>>;
 }
@@ -87,6 +90,20 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+}
+
+/// A new table without a name yet. Nobody can read, change or drop it, so that whoever makes it may take it back
+/// without asking whose rows are in it.
+#[async_trait]
+pub trait StagedTable: Send + std::fmt::Debug {
+    fn info(&self) -> &TableInfo;
+    /// Writes the first rows (columns in table order) and returns their number. At most once.
+    async fn fill(&mut self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// Puts the table under its name, rows and all. `AlreadyExists` where the name was taken meanwhile, `NotFound`
+    /// where the schema is gone; then nothing is left of it.
+    async fn publish(self: Box<Self>) -> Result<()>;
+    /// Removes its files.
+    async fn discard(self: Box<Self>) -> Result<()>;
 }
 
 /// Small immutable objects beside the tables (checkpoints), under the warehouse.

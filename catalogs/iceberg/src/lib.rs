@@ -27,6 +27,7 @@ mod storage;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unseen;
 mod writer;
 
 pub use blobs::WarehouseBlobs;

@@ -12,7 +12,7 @@ use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
 use tidewater_catalogs::{
     CommitTable, DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, Error, ErrorKind, LakeCatalog, LakeTable, NewTable,
-    PartitionField, Result, SYSTEM_CATALOG, TableName, Transform,
+    PartitionField, Result, SYSTEM_CATALOG, StagedTable, TableName, Transform,
 };
 
 use crate::blobs::WarehouseBlobs;
@@ -25,6 +25,7 @@ use crate::schema::{to_arrow, to_iceberg};
 use crate::state::TableState;
 use crate::storage::Storage;
 use crate::table::SqlTable;
+use crate::unseen::UnseenTable;
 use crate::writer::check_properties;
 
 /// Parsed metadata files that are kept, in bytes of their JSON.
@@ -84,6 +85,10 @@ impl SqlLake {
                 parsed,
                 #[cfg(test)]
                 lost_answers: 0.into(),
+                #[cfg(test)]
+                blind_after_loss: 0.into(),
+                #[cfg(test)]
+                blind: 0.into(),
             }),
         })
     }
@@ -115,6 +120,11 @@ pub(crate) struct Lake {
     /// How many answers to swaps are lost from now on.
     #[cfg(test)]
     pub(crate) lost_answers: std::sync::atomic::AtomicUsize,
+    /// How many loads fail after an answer was lost, and how many of them are left.
+    #[cfg(test)]
+    pub(crate) blind_after_loss: std::sync::atomic::AtomicUsize,
+    #[cfg(test)]
+    blind: std::sync::atomic::AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -148,7 +158,17 @@ impl Lake {
     #[cfg(test)]
     fn lose_answer(&self) -> bool {
         use std::sync::atomic::Ordering::SeqCst;
-        self.lost_answers.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+        let lost = self.lost_answers.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        if lost {
+            self.blind.store(self.blind_after_loss.load(SeqCst), SeqCst);
+        }
+        lost
+    }
+
+    #[cfg(test)]
+    fn is_blind(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.blind.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
@@ -157,6 +177,10 @@ impl Lake {
 
     /// The current state. The catalog is asked each time.
     pub(crate) async fn load(&self, name: &TableName) -> Result<Arc<TableState>> {
+        #[cfg(test)]
+        if self.is_blind() {
+            return Err(Error::unavailable("the catalog cannot be read"));
+        }
         let namespace = name.namespace().join(".");
         let mut last = None;
         // The metadata file may be removed between the two reads where the table moves on very fast.
@@ -253,6 +277,48 @@ impl Lake {
         Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests) })
     }
 
+    /// The first state of a new table, written and not yet under its name.
+    async fn new_state(&self, table: NewTable) -> Result<Arc<TableState>> {
+        let name = table.name.clone();
+        check_name("table", &name.name)?;
+        if self.pointers.get(&name.namespace().join("."), &name.name).await?.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
+        }
+        let metadata = new_metadata(&self.storage, table)?;
+        let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), uuid::Uuid::new_v4());
+        let json =
+            serde_json::to_vec(&metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+        self.storage.write_new(vec![(location.clone(), json.into())]).await?;
+        self.state(&name, Arc::new(metadata), &location)
+    }
+
+    /// Writes the next state of a table that has no name yet.
+    pub(crate) async fn write_unseen(&self, name: &TableName, staged: Staged) -> Result<Arc<TableState>> {
+        self.storage.write_new(staged.files).await?;
+        self.state(name, Arc::new(staged.metadata), &staged.location)
+    }
+
+    /// Puts a new table under its name. True where that is certain to have failed, so that its files may go.
+    pub(crate) async fn publish(&self, state: &TableState) -> Result<(), (Error, bool)> {
+        let (name, location) = (&state.name, &state.metadata_location);
+        let namespace = name.namespace().join(".");
+        let Err(e) = self.pointers.create(&namespace, &name.name, location).await else { return Ok(()) };
+        if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) {
+            return Err((e, true));
+        }
+        // The answer may be lost, and the table there.
+        match self.pointers.get(&namespace, &name.name).await {
+            Ok(Some(found)) if found == *location => Ok(()),
+            Ok(_) => Err((e, true)),
+            Err(_) => Err((e, false)),
+        }
+    }
+
+    /// Removes the folder of a table that this catalog made and that has no name.
+    pub(crate) async fn remove_unseen(&self, state: &TableState) -> Result<()> {
+        self.storage.delete_tree(state.metadata.location()).await
+    }
+
     async fn purge(&self, state: &TableState) -> Result<()> {
         let location = state.metadata.location();
         let own = format!("{}/", self.storage.warehouse());
@@ -341,23 +407,21 @@ impl LakeCatalog for SqlLake {
     }
 
     async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>> {
-        let name = table.name.clone();
-        check_name("table", &name.name)?;
-        let namespace = name.namespace().join(".");
-        if self.lake.pointers.get(&namespace, &name.name).await?.is_some() {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
-        }
-        let metadata = new_metadata(&self.lake.storage, table)?;
-        let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), uuid::Uuid::new_v4());
-        let json =
-            serde_json::to_vec(&metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
-        self.lake.storage.write_new(vec![(location.clone(), json.into())]).await?;
-        self.lake.pointers.create(&namespace, &name.name, &location).await?;
-        let state = self.lake.state(&name, Arc::new(metadata), &location)?;
+        let state = self.lake.new_state(table).await?;
+        let name = &state.name;
+        self.lake.pointers.create(&name.namespace().join("."), &name.name, &state.metadata_location).await?;
         Ok(Arc::new(SqlTable::new(Arc::clone(&self.lake), state)?))
     }
 
-    async fn drop_table(&self, name: &TableName, purge: bool) -> Result<()> {
+    async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>> {
+        if table.location.is_some() {
+            return Err(Error::unsupported("a table that is filled before it is seen chooses its own location"));
+        }
+        let state = self.lake.new_state(table).await?;
+        Ok(Box::new(UnseenTable::new(Arc::clone(&self.lake), state)?))
+    }
+
+    async fn drop_table(&self, name: &TableName, expected: Option<uuid::Uuid>, purge: bool) -> Result<()> {
         let namespace = name.namespace().join(".");
         loop {
             let pointer = self.lake.pointers.get(&namespace, &name.name).await?;
@@ -367,6 +431,25 @@ impl LakeCatalog for SqlLake {
             // What is removed is what the dropped state names, so it is read first. A table whose metadata is lost
             // can still be dropped.
             let state = self.lake.state_at(name, &location).await;
+            if let Some(expected) = expected {
+                match &state {
+                    Ok(state) if state.metadata.uuid() == expected => {}
+                    Ok(_) => {
+                        return Err(Error::not_found(format!("table \"{name}\" was dropped"))
+                            .with_detail("Another table has its name now."));
+                    }
+                    // Files are removed after the pointer: the table may have been dropped between the two reads.
+                    Err(e)
+                        if e.kind() == ErrorKind::NotFound
+                            && self.lake.pointers.get(&namespace, &name.name).await?.as_ref() != Some(&location) =>
+                    {
+                        continue;
+                    }
+                    // Whose table it is cannot be told, so it stays.
+                    Err(_) => return state.map(|_| ()),
+                }
+            }
+            // The catalog compares the location again, which no other table ever has.
             if !self.lake.pointers.remove(&namespace, &name.name, &location).await? {
                 continue;
             }

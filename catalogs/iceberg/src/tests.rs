@@ -138,8 +138,8 @@ async fn names_are_found_and_refused() {
     assert_eq!(catalog.list_tables("system", "dlq").await.unwrap(), [letters.name]);
 
     let name = TableName::new("lake", "sales", "t/../x");
-    catalog.drop_table(&name, false).await.unwrap();
-    assert_eq!(kind(catalog.drop_table(&name, false).await), ErrorKind::NotFound);
+    catalog.drop_table(&name, None, false).await.unwrap();
+    assert_eq!(kind(catalog.drop_table(&name, None, false).await), ErrorKind::NotFound);
     catalog.drop_schema("lake", "sales").await.unwrap();
     assert_eq!(catalog.list_schemas("lake").await.unwrap(), ["public"]);
 }
@@ -162,9 +162,9 @@ async fn purge_removes_the_files_of_the_table_alone() {
 
     let folder = gone.info().location.strip_prefix("file://").unwrap().to_string();
     assert!(std::path::Path::new(&folder).exists());
-    lake.lake.drop_table(&TableName::public("gone"), true).await.unwrap();
+    lake.lake.drop_table(&TableName::public("gone"), None, true).await.unwrap();
     assert!(!std::path::Path::new(&folder).exists());
-    lake.lake.drop_table(&TableName::public("outside"), true).await.unwrap();
+    lake.lake.drop_table(&TableName::public("outside"), None, true).await.unwrap();
     assert_eq!(files_below(&elsewhere), ["not ours.txt"]);
     assert_eq!(lake.count("kept").await, 10);
     assert_eq!(lake.lake.blobs().get("f/1").await.unwrap().len(), 1);
@@ -215,7 +215,7 @@ async fn a_table_made_again_under_its_name_is_another() {
     let first = lake.table("t", vec![]).await;
     let handle = lake.lake.commit_table(&TableName::public("t")).await.unwrap();
     handle.load_head("f").await.unwrap();
-    lake.lake.drop_table(&TableName::public("t"), true).await.unwrap();
+    lake.lake.drop_table(&TableName::public("t"), None, true).await.unwrap();
     assert_eq!(handle.load_head("f").await.unwrap_err().kind(), ErrorKind::NotFound);
     let second = lake.table("t", vec![]).await;
     assert_ne!(first.info().location, second.info().location);
@@ -243,4 +243,61 @@ async fn what_cannot_be_partitioned_by_is_refused() {
     let mut table = new_table("t", vec![]);
     table.properties.insert("format-version".to_string(), "3".to_string());
     assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A failing CREATE TABLE AS dropped whatever stood under its name: also a table that another session had made there
+/// after dropping the half-made one, rows and all.
+#[tokio::test]
+async fn a_drop_that_expects_a_table_leaves_another_of_its_name_alone() {
+    let lake = TestLake::new().await;
+    let name = TableName::public("t");
+    let first = lake.table("t", vec![]).await;
+    lake.lake.drop_table(&name, Some(first.info().uuid), true).await.unwrap();
+    let second = lake.table("t", vec![]).await;
+    append(second.as_ref(), vec![rows(0, 3)]).await.unwrap();
+    let refused = lake.lake.drop_table(&name, Some(first.info().uuid), true).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NotFound);
+    assert_eq!(lake.count("t").await, 3);
+    lake.lake.drop_table(&name, Some(second.info().uuid), true).await.unwrap();
+}
+
+/// The same story from the other side: nobody sees a table before its rows are in it, and one that fails takes its own
+/// files back and nothing else.
+#[tokio::test]
+async fn a_staged_table_is_seen_with_its_rows_or_not_at_all() {
+    let stream = |batch: RecordBatch| {
+        let rows = futures::stream::iter([Ok(batch)]);
+        Box::pin(RecordBatchStreamAdapter::new(schema(), rows))
+    };
+    let lake = TestLake::new().await;
+    let name = TableName::public("t");
+    let folder = |location: &str| std::path::PathBuf::from(location.strip_prefix("file://").unwrap());
+
+    let mut staged = lake.lake.stage_table(new_table("t", vec![])).await.unwrap();
+    assert_eq!(staged.fill(stream(rows(0, 3))).await.unwrap(), 3);
+    assert!(lake.lake.list_tables("lake", "public").await.unwrap().is_empty());
+    assert_eq!(lake.lake.load_table(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
+    staged.publish().await.unwrap();
+    assert_eq!(lake.count("t").await, 3);
+    let table = lake.lake.load_table(&name).await.unwrap();
+    append(table.as_ref(), vec![rows(3, 5)]).await.unwrap();
+    assert_eq!(open(&lake.directory).await.load_table(&name).await.unwrap().info().uuid, table.info().uuid);
+    assert_eq!(lake.count("t").await, 5);
+
+    lake.lake.drop_table(&name, None, true).await.unwrap();
+    let mut late = lake.lake.stage_table(new_table("t", vec![])).await.unwrap();
+    let left = folder(&late.info().location);
+    late.fill(stream(rows(0, 3))).await.unwrap();
+    let faster = lake.table("t", vec![]).await;
+    append(faster.as_ref(), vec![rows(0, 7)]).await.unwrap();
+    assert_eq!(late.publish().await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(!left.exists());
+    assert_eq!(lake.count("t").await, 7);
+
+    let staged = lake.lake.stage_table(new_table("u", vec![])).await.unwrap();
+    let left = folder(&staged.info().location);
+    staged.discard().await.unwrap();
+    assert!(!left.exists());
+    lake.lake.stage_table(new_table("u", vec![])).await.unwrap().publish().await.unwrap();
+    assert_eq!(lake.count("u").await, 0);
 }
