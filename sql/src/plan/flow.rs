@@ -52,10 +52,23 @@ pub(crate) async fn compile(
     create: &CreateStreamingTable,
     text: &str,
 ) -> Result<CompiledFlow> {
+    compile_bound(engine, settings, create, text, None).await
+}
+
+/// [`compile`] for a flow that is there already: its stream is the one that it was made on, whatever else the names
+/// in its query have come to mean. A stream of the same name in an earlier schema of the search path would have its
+/// records read from the positions of this one.
+pub(crate) async fn compile_bound(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    create: &CreateStreamingTable,
+    text: &str,
+    bound: Option<&Name>,
+) -> Result<CompiledFlow> {
     let login = Login::default();
     let planner = Planner { engine, settings, login: &login, pid: 0, statement: None, purpose: Purpose::Describe };
     let mut query = create.query.clone();
-    let stream = take_stream(engine, settings, &mut query).await?;
+    let stream = take_stream(engine, settings, &mut query, bound).await?;
     rewrite::forms(&mut query, None)?;
     if super::query::parameters(&query)? > 0 {
         return Err(SqlError::new(
@@ -108,7 +121,12 @@ struct FlowStream {
 }
 
 /// Finds the one stream behind `STREAM x`, and puts its bare name in the place of the marker.
-async fn take_stream(engine: &Arc<Engine>, settings: &Settings, query: &mut Query) -> Result<FlowStream> {
+async fn take_stream(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    query: &mut Query,
+    bound: Option<&Name>,
+) -> Result<FlowStream> {
     struct V(Vec<Name>);
     impl VisitorMut for V {
         type Break = SqlError;
@@ -156,6 +174,7 @@ async fn take_stream(engine: &Arc<Engine>, settings: &Settings, query: &mut Quer
     }
     let mut relation: Option<Arc<StreamRelation>> = None;
     for name in &marked {
+        let name = bound.unwrap_or(name);
         let text = name.0.join(".");
         let found = match relation::find(engine, settings, name).await? {
             Some(Relation::Stream(stream)) => stream,

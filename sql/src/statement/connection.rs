@@ -187,7 +187,7 @@ async fn restart_users(ctx: &StatementContext<'_>, connections: &[String]) -> Re
         if flow.kind == DefinitionKind::Flow
             && super::flow::reads(&flow).is_some_and(|s| streams.iter().any(|x| x == s))
         {
-            super::flow::restart(ctx.engine, flow).await?;
+            super::flow::restart(ctx, flow.id, flow.name).await?;
         }
     }
     Ok(())

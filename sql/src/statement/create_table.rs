@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Field, Schema};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use sqlparser::ast::ColumnOption;
-use tidewater_catalogs::{ErrorKind, NewTable, PartitionField, TableName};
+use tidewater_catalogs::{ErrorKind, NewTable, PartitionField, StagedTable, TableName};
 
 use super::schema;
 use crate::dialect::{CreateTable, arrow_type, fold};
@@ -21,12 +21,8 @@ pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTabl
     let name = new_name(ctx.settings, &create.name)?;
     schema::require_schema(ctx.engine, &name).await?;
     let tag = if create.query.is_some() { "CREATE TABLE AS" } else { "CREATE TABLE" };
-    if let Some(found) = schema::find_relation(ctx.engine, &name).await? {
-        if create.if_not_exists {
-            ctx.notice(schema::relation_skipped(&name));
-            return Ok(Outcome::done(tag));
-        }
-        return Err(schema::relation_exists(&name, found));
+    if !is_free(ctx, &name, create).await? {
+        return Ok(Outcome::done(tag));
     }
     if create.or_replace {
         return Err(SqlError::unsupported("CREATE OR REPLACE TABLE is not supported yet")
@@ -43,7 +39,12 @@ pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTabl
         None => {
             let fields = declared(create)?;
             check_partitions(&create.partition_by, &fields)?;
-            make(ctx, create, &name, Schema::new(fields)).await?;
+            let table = new_table(create, &name, Schema::new(fields));
+            // A stream that took the name since the first look would stand beside a table of the same name.
+            let _names = schema::lock_names(ctx).await?;
+            if is_free(ctx, &name, create).await? {
+                ctx.engine.lake.create_table(table).await.map_err(|e| taken(&name, e))?;
+            }
             Ok(Outcome::done(tag))
         }
         Some(query) => as_query(ctx, create, &name, query).await,
@@ -99,21 +100,36 @@ fn check_partitions(partitions: &[PartitionField], fields: &[Field]) -> Result<(
     Ok(())
 }
 
-async fn make(ctx: &StatementContext<'_>, create: &CreateTable, name: &TableName, schema: Schema) -> Result<()> {
-    let table = NewTable {
+/// Whether the table may be made under this name. False where IF NOT EXISTS leaves it at what there is.
+async fn is_free(ctx: &StatementContext<'_>, name: &TableName, create: &CreateTable) -> Result<bool> {
+    match schema::find_relation(ctx.engine, name).await? {
+        None => Ok(true),
+        Some(_) if create.if_not_exists => {
+            ctx.notice(schema::relation_skipped(name));
+            Ok(false)
+        }
+        Some(found) => Err(schema::relation_exists(name, found)),
+    }
+}
+
+fn new_table(create: &CreateTable, name: &TableName, schema: Schema) -> NewTable {
+    NewTable {
         name: name.clone(),
         schema: Arc::new(schema),
         partition_by: create.partition_by.clone(),
         properties: create.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
         location: None,
         comment: create.comment.clone(),
-    };
-    match ctx.engine.lake.create_table(table).await {
-        Ok(_) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            Err(SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{}\" already exists", name.name)))
+    }
+}
+
+/// Another server was faster.
+fn taken(name: &TableName, e: tidewater_catalogs::Error) -> SqlError {
+    match e.kind() {
+        ErrorKind::AlreadyExists => {
+            SqlError::new(SqlState::DUPLICATE_TABLE, format!("relation \"{}\" already exists", name.name))
         }
-        Err(e) => Err(e.into()),
+        _ => e.into(),
     }
 }
 
@@ -153,30 +169,61 @@ async fn as_query(
         Ok((planned, Arc::new(Schema::new(fields))))
     })
     .await?;
-    make(ctx, create, name, target.as_ref().clone()).await?;
-    if create.no_data {
-        return Ok(Outcome::done("CREATE TABLE AS"));
-    }
-    // From here on a failure takes the table back, also where the client goes away.
-    let filled = async {
+    let table = new_table(create, name, target.as_ref().clone());
+    let filled = if create.no_data {
+        None
+    } else {
         let optimized = planned.assigned()?;
         let physical = planned.physical(&optimized).await?;
-        let rows = run::start(ctx, physical, planned.state.task_ctx(), target.clone());
-        let (lake, name) = (ctx.engine.lake.clone(), name.clone());
-        super::streaming_table::detached(ctx, async move {
-            let table = lake.load_table(&name).await?;
-            // The table's own schema carries what the catalog added to it (field ids).
-            let rows = super::insert::fit(rows, table.info().schema.clone(), name.name.clone());
-            let done = table.append(rows).await;
-            if done.is_err()
-                && let Err(e) = lake.drop_table(&name, true).await
-            {
-                tracing::warn!(table = %name, error = %e, "a table that could not be filled was left behind");
-            }
-            Ok(done?)
-        })
-        .await
+        Some(run::start(ctx, physical, planned.state.task_ctx(), target.clone()))
+    };
+    // Nobody sees the table before its rows are in it: what fails takes back files that have no name yet, and never
+    // a table that others may have changed, or dropped and made again. Goes on where the client goes away.
+    let (lake, relation) = (ctx.engine.lake.clone(), name.clone());
+    let (staged, rows) = super::streaming_table::detached(ctx, async move {
+        let mut staged = lake.stage_table(table).await.map_err(|e| taken(&relation, e))?;
+        let Some(rows) = filled else { return Ok((Unpublished(Some(staged)), None)) };
+        let rows = super::insert::fit(rows, staged.info().schema.clone(), relation.name.clone());
+        let done = staged.fill(rows).await;
+        let staged = Unpublished(Some(staged));
+        Ok((staged, Some(done?)))
+    })
+    .await?;
+    let names = schema::lock_names(ctx).await?;
+    let tag = rows.map_or_else(|| "CREATE TABLE AS".to_owned(), |rows| format!("SELECT {rows}"));
+    if !is_free(ctx, name, create).await? {
+        return Ok(Outcome::done("CREATE TABLE AS"));
     }
-    .await;
-    filled.map(|rows| Outcome::done(format!("SELECT {rows}")))
+    let relation = name.clone();
+    super::streaming_table::detached(ctx, async move {
+        let _names = names;
+        staged.publish().await.map_err(|e| taken(&relation, e))
+    })
+    .await?;
+    Ok(Outcome::done(tag))
+}
+
+/// Takes its files back where the statement ends before it is published.
+struct Unpublished(Option<Box<dyn StagedTable>>);
+
+impl Unpublished {
+    async fn publish(mut self) -> Result<(), tidewater_catalogs::Error> {
+        match self.0.take() {
+            Some(staged) => staged.publish().await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        let Some(staged) = self.0.take() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let name = staged.info().name.clone();
+            if let Err(e) = staged.discard().await {
+                tracing::warn!(table = %name, error = %e, "files of a table that was not made were left behind");
+            }
+        });
+    }
 }

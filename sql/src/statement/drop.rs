@@ -1,5 +1,8 @@
-use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, ErrorKind, TableName};
+use std::sync::Arc;
 
+use tidewater_catalogs::{DEFAULT_CATALOG, Definition, DefinitionKind, ErrorKind, TableName};
+
+use super::flow::Stopped;
 use super::schema::{self, Found};
 use super::secret::{skipping_drop, undefined};
 use super::{connection, flow, stream};
@@ -9,20 +12,97 @@ use crate::plan::relation;
 use crate::session::{Outcome, StatementContext};
 use crate::{SqlError, SqlState};
 
+/// How often the flows to stop are counted again, where new ones come in between.
+const ATTEMPTS: usize = 10;
+
 pub(super) async fn drop_objects(ctx: &StatementContext<'_>, drop: &Drop) -> Result<Outcome> {
-    let _names = schema::NAMES.lock().await;
+    for _ in 0..ATTEMPTS {
+        let stopped = flow::stop_all(ctx, doomed(ctx, drop).await?).await?;
+        let _names = schema::lock_names(ctx).await?;
+        // One that was made while the others drained has to drain first, with the names free for all.
+        if doomed(ctx, drop).await?.iter().any(|flow| !stopped.has(flow.id)) {
+            continue;
+        }
+        for name in &drop.names {
+            match drop.kind {
+                ObjectKind::Secret => drop_secret(ctx, drop, name.last()).await?,
+                ObjectKind::Connection => drop_connection(ctx, drop, name.last(), &stopped).await?,
+                ObjectKind::Schema => drop_schema(ctx, drop, name, &stopped).await?,
+                ObjectKind::Flow => drop_flow(ctx, drop, name).await?,
+                ObjectKind::Stream | ObjectKind::StreamingTable | ObjectKind::Table => {
+                    drop_relation(ctx, drop, name, &stopped).await?;
+                }
+            }
+        }
+        return Ok(Outcome::done(format!("DROP {}", drop.kind.keyword())));
+    }
+    let text = "streaming tables are made faster than they can be dropped";
+    Err(tidewater_catalogs::Error::new(ErrorKind::Conflict, text).into())
+}
+
+/// Flows that the statement ends if nothing is in its way; whether it may is looked at later.
+async fn doomed(ctx: &StatementContext<'_>, drop: &Drop) -> Result<Vec<Definition>> {
+    let (mut tables, mut streams) = (Vec::new(), Vec::new());
     for name in &drop.names {
         match drop.kind {
-            ObjectKind::Secret => drop_secret(ctx, drop, name.last()).await?,
-            ObjectKind::Connection => drop_connection(ctx, drop, name.last()).await?,
-            ObjectKind::Schema => drop_schema(ctx, drop, name).await?,
-            ObjectKind::Flow => drop_flow(ctx, drop, name).await?,
-            ObjectKind::Stream | ObjectKind::StreamingTable | ObjectKind::Table => {
-                drop_relation(ctx, drop, name).await?;
+            ObjectKind::StreamingTable => match find(ctx, name).await? {
+                Some((full, Found::StreamingTable)) => tables.push(full),
+                _ => {}
+            },
+            ObjectKind::Stream if drop.cascade => match find(ctx, name).await? {
+                Some((full, Found::Stream)) => streams.push(full),
+                _ => {}
+            },
+            ObjectKind::Connection if drop.cascade => streams.extend(streams_of(ctx, name.last()).await?),
+            ObjectKind::Schema if drop.cascade => {
+                let schema = schema::schema_name(name)?;
+                // It is refused below, or has nothing in it.
+                if schema != tidewater_catalogs::DEFAULT_SCHEMA && schema::exists(ctx.engine, schema).await? {
+                    tables.extend(ctx.engine.lake.list_tables(DEFAULT_CATALOG, schema).await?);
+                    streams.extend(streams_in(ctx, schema).await?);
+                }
+            }
+            _ => {}
+        }
+    }
+    if tables.is_empty() && streams.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tables: Vec<String> = tables.iter().map(ToString::to_string).collect();
+    let streams: Vec<String> = streams.iter().map(ToString::to_string).collect();
+    let mut flows = ctx.engine.metastore.list().await?;
+    flows.retain(|d| {
+        d.kind == DefinitionKind::Flow
+            && (tables.contains(&d.name) || flow::reads(d).is_some_and(|s| streams.iter().any(|x| x == s)))
+    });
+    Ok(flows)
+}
+
+/// Streams over a connection.
+async fn streams_of(ctx: &StatementContext<'_>, connection: &str) -> Result<Vec<TableName>> {
+    let mut streams = Vec::new();
+    for definition in ctx.engine.metastore.list().await? {
+        if definition.kind == DefinitionKind::Stream {
+            let (create, options) = stream::parse(&definition)?;
+            if options.connection == connection {
+                streams.push(schema::table_name(&create.name)?);
             }
         }
     }
-    Ok(Outcome::done(format!("DROP {}", drop.kind.keyword())))
+    Ok(streams)
+}
+
+async fn streams_in(ctx: &StatementContext<'_>, schema: &str) -> Result<Vec<TableName>> {
+    let mut streams = Vec::new();
+    for definition in ctx.engine.metastore.list().await? {
+        if definition.kind == DefinitionKind::Stream {
+            let stream = schema::table_name(&stream::parse(&definition)?.0.name)?;
+            if stream.schema == schema {
+                streams.push(stream);
+            }
+        }
+    }
+    Ok(streams)
 }
 
 fn missing(ctx: &StatementContext<'_>, drop: &Drop, name: &str) -> Result<()> {
@@ -55,43 +135,41 @@ async fn drop_secret(ctx: &StatementContext<'_>, drop: &Drop, name: &str) -> Res
     Ok(())
 }
 
-async fn drop_connection(ctx: &StatementContext<'_>, drop: &Drop, name: &str) -> Result<()> {
+async fn drop_connection(ctx: &StatementContext<'_>, drop: &Drop, name: &str, stopped: &Arc<Stopped>) -> Result<()> {
     let metastore = &ctx.engine.metastore;
     if metastore.get(DefinitionKind::Connection, name).await?.is_none() {
         return missing(ctx, drop, name);
     }
-    let mut users = Vec::new();
-    for definition in metastore.list().await? {
-        if definition.kind == DefinitionKind::Stream && stream::parse(&definition)?.1.connection == name {
-            users.push(schema::table_name(&stream::parse(&definition)?.0.name)?);
-        }
-    }
+    let users = streams_of(ctx, name).await?;
     if !users.is_empty() {
         if !drop.cascade {
             let users: Vec<String> = users.iter().map(|u| format!("stream \"{}\"", u.name)).collect();
             return Err(stream::in_use(drop.kind, name, &users, "drop"));
         }
         for user in users {
-            drop_stream(ctx, drop, &user).await?;
+            drop_stream(ctx, drop, &user, stopped).await?;
         }
     }
     metastore.as_ref().drop(DefinitionKind::Connection, name).await?;
     Ok(())
 }
 
-/// Streams, streaming tables and plain tables: the name decides what it is, the statement must agree.
-async fn drop_relation(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Result<()> {
-    let mut found = None;
+/// What stands under a name by the search path.
+async fn find(ctx: &StatementContext<'_>, name: &Name) -> Result<Option<(TableName, Found)>> {
     for candidate in relation::candidates(ctx.settings, name)? {
         if candidate.catalog == DEFAULT_CATALOG && candidate.schema == "pg_catalog" {
             continue;
         }
         if let Some(kind) = schema::find_relation(ctx.engine, &candidate).await? {
-            found = Some((candidate, kind));
-            break;
+            return Ok(Some((candidate, kind)));
         }
     }
-    let Some((full, kind)) = found else { return missing(ctx, drop, name.last()) };
+    Ok(None)
+}
+
+/// Streams, streaming tables and plain tables: the name decides what it is, the statement must agree.
+async fn drop_relation(ctx: &StatementContext<'_>, drop: &Drop, name: &Name, stopped: &Arc<Stopped>) -> Result<()> {
+    let Some((full, kind)) = find(ctx, name).await? else { return missing(ctx, drop, name.last()) };
     if kind.kind() != drop.kind {
         return Err(SqlError::new(
             SqlState::WRONG_OBJECT_TYPE,
@@ -100,11 +178,11 @@ async fn drop_relation(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> 
         .with_hint(format!("Use DROP {} to remove a {}.", kind.kind().keyword(), kind.kind().noun())));
     }
     match kind {
-        Found::Stream => drop_stream(ctx, drop, &full).await,
-        Found::StreamingTable => flow::drop_streaming_table(ctx, &full, drop.keep_data).await,
+        Found::Stream => drop_stream(ctx, drop, &full, stopped).await,
+        Found::StreamingTable => flow::drop_streaming_table(ctx, &full, drop.keep_data, stopped).await,
         Found::Table => {
             refuse_live_dead_letters(ctx, &full).await?;
-            ctx.engine.lake.drop_table(&full, true).await?;
+            ctx.engine.lake.drop_table(&full, None, true).await?;
             Ok(())
         }
     }
@@ -128,7 +206,7 @@ async fn refuse_live_dead_letters(ctx: &StatementContext<'_>, table: &TableName)
 }
 
 /// The topic stays, and so do dead letters that someone may want to see.
-async fn drop_stream(ctx: &StatementContext<'_>, drop: &Drop, name: &TableName) -> Result<()> {
+async fn drop_stream(ctx: &StatementContext<'_>, drop: &Drop, name: &TableName, stopped: &Arc<Stopped>) -> Result<()> {
     let users = stream::users(ctx.engine, &name.to_string()).await?;
     if !users.is_empty() {
         if !drop.cascade {
@@ -138,7 +216,7 @@ async fn drop_stream(ctx: &StatementContext<'_>, drop: &Drop, name: &TableName) 
         for user in users {
             let Some(definition) = ctx.engine.metastore.get(DefinitionKind::Flow, &user).await? else { continue };
             let table = flow::target(&definition)?;
-            flow::drop_streaming_table(ctx, &table, false).await?;
+            flow::drop_streaming_table(ctx, &table, false, stopped).await?;
         }
     }
     ctx.engine.metastore.as_ref().drop(DefinitionKind::Stream, &name.to_string()).await?;
@@ -154,7 +232,7 @@ async fn drop_empty_dead_letters(ctx: &StatementContext<'_>, stream: &TableName)
     };
     let rows = table.info().current_snapshot.as_ref().map(|s| s.summary.get("total-records").cloned());
     match rows.as_ref().map(Option::as_deref) {
-        None | Some(Some("0")) => match ctx.engine.lake.drop_table(&dlq, true).await {
+        None | Some(Some("0")) => match ctx.engine.lake.drop_table(&dlq, Some(table.info().uuid), true).await {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e.into()),
             _ => Ok(()),
         },
@@ -176,7 +254,7 @@ async fn drop_flow(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Resu
         .with_hint("Use DROP STREAMING TABLE, with KEEP DATA to keep the rows as a table."))
 }
 
-async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Result<()> {
+async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name, stopped: &Arc<Stopped>) -> Result<()> {
     let engine = ctx.engine;
     let schema = schema::schema_name(name)?;
     if schema == tidewater_catalogs::DEFAULT_SCHEMA || matches!(schema, "system" | "pg_catalog" | "information_schema")
@@ -189,15 +267,7 @@ async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Re
     if !schema::exists(engine, schema).await? {
         return missing(ctx, drop, schema);
     }
-    let mut streams = Vec::new();
-    for definition in engine.metastore.list().await? {
-        if definition.kind == DefinitionKind::Stream {
-            let stream = schema::table_name(&stream::parse(&definition)?.0.name)?;
-            if stream.schema == schema {
-                streams.push(stream);
-            }
-        }
-    }
+    let streams = streams_in(ctx, schema).await?;
     let tables = engine.lake.list_tables(DEFAULT_CATALOG, schema).await?;
     let empty = streams.is_empty() && tables.is_empty();
     if !drop.cascade && !empty {
@@ -206,13 +276,13 @@ async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Re
     }
     for table in tables {
         if engine.metastore.get(DefinitionKind::Flow, &table.to_string()).await?.is_some() {
-            flow::drop_streaming_table(ctx, &table, false).await?;
+            flow::drop_streaming_table(ctx, &table, false, stopped).await?;
         } else {
-            engine.lake.drop_table(&table, true).await?;
+            engine.lake.drop_table(&table, None, true).await?;
         }
     }
     for stream in streams {
-        drop_stream(ctx, drop, &stream).await?;
+        drop_stream(ctx, drop, &stream, stopped).await?;
     }
     engine.lake.drop_schema(DEFAULT_CATALOG, schema).await?;
     Ok(())

@@ -1,15 +1,22 @@
 //! Flows after they were made: planned again at every start, paused, changed, dropped.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use tidewater_catalogs::{Definition, DefinitionKind, Error, ErrorKind, NewTable, TableName, dead_letter_schema};
+use parking_lot::Mutex;
+use tidewater_catalogs::{
+    Definition, DefinitionKind, Error, ErrorKind, NewTable, Offsets, StartPosition, TableName, dead_letter_schema,
+};
 use tidewater_streaming::{FlowFactory, FlowSpec};
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
 
 use super::connection::broken;
 use super::schema;
 use super::secret::{skipping_drop, undefined};
 use super::stream;
+use super::streaming_table::detached;
 use crate::dialect::{
     self, AlterFlow, AlterFlowAction, CreateStreamingTable, FlowOptions, Name, ObjectKind, Options, Statement,
 };
@@ -17,6 +24,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::plan::flow::{self as plan, CompiledFlow};
 use crate::plan::relation;
+use crate::run::guard;
 use crate::session::{Login, Notice, Outcome, StatementContext};
 use crate::settings::Settings;
 use crate::{SqlError, SqlState};
@@ -27,6 +35,9 @@ pub(super) const PAUSED: &str = "paused";
 pub(super) const STREAM: &str = "stream";
 /// The target as it was made; another table under its name is not the flow's.
 pub(super) const TABLE_UUID: &str = "table_uuid";
+/// Where it begins, as JSON. A start that means another record at each look ("latest", "an hour ago") is asked once,
+/// when the table is created: a kill before the first commit would lose what came in between.
+pub(super) const START_OFFSETS: &str = "start_offsets";
 /// Settings of the session that made it, which its names and timestamps were read with.
 pub(super) const SEARCH_PATH: &str = "search_path";
 pub(super) const TIME_ZONE: &str = "time_zone";
@@ -57,6 +68,39 @@ impl FlowFactory for FlowPlanner {
         let engine = self.engine.upgrade().ok_or_else(|| Error::unavailable("the server shuts down"))?;
         spec(&engine, flow).await
     }
+
+    async fn current(&self, flow: &Definition) -> Result<Definition, Error> {
+        let engine = self.engine.upgrade().ok_or_else(|| Error::unavailable("the server shuts down"))?;
+        stored(&engine, flow.id, &flow.name).await?.ok_or_else(|| {
+            Error::not_found(format!("flow \"{}\" was dropped", flow.name)).with_hint("Another server has dropped it.")
+        })
+    }
+}
+
+/// The definition as it is now. None where the flow is gone, also where another one has its name.
+async fn stored(engine: &Engine, id: Uuid, name: &str) -> Result<Option<Definition>, Error> {
+    Ok(engine.metastore.get(DefinitionKind::Flow, name).await?.filter(|d| d.id == id))
+}
+
+/// Locks of single flows. One is held from the last look at a definition to the moment when the supervisor has it: a
+/// restart with a definition that was read earlier would revive a flow that is dropped meanwhile, or bring back options
+/// that are changed meanwhile. Taken before the lock of the names, several in the order of their ids.
+static FLOWS: Mutex<BTreeMap<Uuid, Weak<tokio::sync::Mutex<()>>>> = Mutex::new(BTreeMap::new());
+
+pub(crate) async fn lock(id: Uuid) -> OwnedMutexGuard<()> {
+    let lock = {
+        let mut all = FLOWS.lock();
+        all.retain(|_, lock| lock.strong_count() > 0);
+        match all.get(&id).and_then(Weak::upgrade) {
+            Some(lock) => lock,
+            None => {
+                let lock = Arc::new(tokio::sync::Mutex::new(()));
+                all.insert(id, Arc::downgrade(&lock));
+                lock
+            }
+        }
+    };
+    lock.lock_owned().await
 }
 
 /// Kinds of errors stay what they are, as they decide whether a restart may help.
@@ -73,7 +117,8 @@ async fn spec(engine: &Arc<Engine>, flow: &Definition) -> Result<FlowSpec, Error
         .with_hint("Drop that table, then DROP STREAMING TABLE and create it again."));
     }
     let settings = stored_settings(engine, flow)?;
-    let compiled = compile(engine, &settings, &create, &flow.sql).await?;
+    let bound = stream_name(flow).map(|name| schema::full_name(&name));
+    let compiled = plan::compile_bound(engine, &settings, &create, &flow.sql, bound.as_ref()).await?;
     let stream = &compiled.stream;
     // Planning sees the columns of today; the table has those of its creation.
     let planned = compiled.query.output_schema();
@@ -96,7 +141,13 @@ async fn spec(engine: &Arc<Engine>, flow: &Definition) -> Result<FlowSpec, Error
         id: flow.id,
         settings: options.settings(&engine.defaults.flow, definition.on_error),
         source: stream.source.clone(),
-        start: options.start.map_or_else(|| definition.start.clone(), |start| start.resolve(flow.created_at_ms)),
+        start: match flow.properties.get(START_OFFSETS) {
+            Some(pinned) => StartPosition::Offsets(serde_json::from_str::<Offsets>(pinned).map_err(|e| {
+                Error::new(ErrorKind::DataCorrupt, format!("the start of flow \"{name}\" cannot be read"))
+                    .with_source(e)
+            })?),
+            None => options.start.map_or_else(|| definition.start.clone(), |start| start.resolve(flow.created_at_ms)),
+        },
         query: compiled.query.clone(),
         target: engine.lake.commit_table(&name).await?,
         dead_letters: engine.lake.commit_table(&dead_letters).await?,
@@ -130,10 +181,10 @@ pub(super) fn owner(name: &TableName) -> String {
     format!("streaming table \"{}\"", name.name)
 }
 
-/// Makes the dead-letter table where it is not there yet. True where it was made.
-pub(super) async fn ensure_dead_letters(engine: &Engine, name: &TableName) -> Result<bool, Error> {
+/// Makes the dead-letter table where it is not there yet; then its uuid.
+pub(super) async fn ensure_dead_letters(engine: &Engine, name: &TableName) -> Result<Option<Uuid>, Error> {
     match engine.lake.load_table(name).await {
-        Ok(_) => return Ok(false),
+        Ok(_) => return Ok(None),
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(e),
     }
@@ -150,9 +201,9 @@ pub(super) async fn ensure_dead_letters(engine: &Engine, name: &TableName) -> Re
         comment: Some("Records that could not be read".to_owned()),
     };
     match engine.lake.create_table(table).await {
-        Ok(_) => Ok(true),
+        Ok(made) => Ok(Some(made.info().uuid)),
         // Another flow of the stream was faster.
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -187,8 +238,21 @@ pub(super) async fn find(ctx: &StatementContext<'_>, name: &Name) -> Result<Opti
     Ok(None)
 }
 
-/// Hands a changed definition to the supervisor, which commits what was read under the old one first.
-pub(super) async fn restart(engine: &Engine, flow: Definition) -> Result<()> {
+/// Starts the flow anew with its definition as it is now, after what was read under the old one is committed.
+pub(super) async fn restart(ctx: &StatementContext<'_>, id: Uuid, name: String) -> Result<()> {
+    let engine = ctx.engine.clone();
+    let work = async move {
+        let _lock = lock(id).await;
+        match stored(&engine, id, &name).await? {
+            Some(flow) => hand_over(&engine, flow).await,
+            None => Ok(()),
+        }
+    };
+    guard(&ctx.cancel, ctx.deadline, detached(ctx, work)).await
+}
+
+/// The caller holds the flow's lock.
+async fn hand_over(engine: &Engine, flow: Definition) -> Result<()> {
     match engine.supervisor.restart(flow.clone()).await {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(engine.supervisor.start(flow)?),
         other => Ok(other?),
@@ -197,37 +261,47 @@ pub(super) async fn restart(engine: &Engine, flow: Definition) -> Result<()> {
 
 pub(super) async fn alter_flow(ctx: &StatementContext<'_>, alter: &AlterFlow) -> Result<Outcome> {
     let tag = format!("ALTER {}", alter.kind.keyword());
-    let engine = ctx.engine;
-    let Some(mut flow) = find(ctx, &alter.name).await? else {
+    let Some(flow) = find(ctx, &alter.name).await? else {
         if alter.if_exists {
             ctx.notice(skipping_drop(alter.kind, alter.name.last()));
             return Ok(Outcome::done(tag));
         }
         return Err(missing(ctx, alter).await?);
     };
-    match &alter.action {
-        AlterFlowAction::Pause | AlterFlowAction::Resume => {
-            let pause = alter.action == AlterFlowAction::Pause;
-            let changed = if pause {
-                flow.properties.insert(PAUSED.to_owned(), "true".to_owned()).is_none()
-            } else {
-                flow.properties.remove(PAUSED).is_some()
-            };
-            // Kept first: after a crash in between, the flow does what was asked last.
-            if changed {
-                engine.metastore.update(&flow).await?;
-            }
-            let done =
-                if pause { engine.supervisor.pause(flow.id).await } else { engine.supervisor.resume(flow.id).await };
-            match done {
-                Err(e) if e.kind() == ErrorKind::NotFound => engine.supervisor.start(flow)?,
-                other => other?,
-            }
+    // Should the client go away, the change is still told to the flow that runs.
+    let (engine, alter) = (ctx.engine.clone(), alter.clone());
+    let work = async move {
+        let _lock = lock(flow.id).await;
+        let Some(flow) = stored(&engine, flow.id, &flow.name).await? else {
+            return Err(undefined(alter.kind, alter.name.last()));
+        };
+        match &alter.action {
+            AlterFlowAction::Pause => pause(&engine, flow, true).await,
+            AlterFlowAction::Resume => pause(&engine, flow, false).await,
+            AlterFlowAction::Set(options) => change(&engine, flow, &alter, options, &[]).await,
+            AlterFlowAction::Reset(names) => change(&engine, flow, &alter, &Options::default(), names).await,
         }
-        AlterFlowAction::Set(options) => change(ctx, flow, alter, options, &[]).await?,
-        AlterFlowAction::Reset(names) => change(ctx, flow, alter, &Options::default(), names).await?,
-    }
+    };
+    guard(&ctx.cancel, ctx.deadline, detached(ctx, work)).await?;
     Ok(Outcome::done(tag))
+}
+
+/// The caller holds the flow's lock.
+async fn pause(engine: &Engine, mut flow: Definition, pause: bool) -> Result<()> {
+    let changed = if pause {
+        flow.properties.insert(PAUSED.to_owned(), "true".to_owned()).is_none()
+    } else {
+        flow.properties.remove(PAUSED).is_some()
+    };
+    // Kept first: after a crash in between, the flow does what was asked last.
+    if changed {
+        engine.metastore.update(&flow).await?;
+    }
+    let done = if pause { engine.supervisor.pause(flow.id).await } else { engine.supervisor.resume(flow.id).await };
+    match done {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(engine.supervisor.start(flow)?),
+        other => Ok(other?),
+    }
 }
 
 /// The table may be there without a flow.
@@ -247,13 +321,8 @@ async fn missing(ctx: &StatementContext<'_>, alter: &AlterFlow) -> Result<SqlErr
     Ok(undefined(alter.kind, alter.name.last()))
 }
 
-async fn change(
-    ctx: &StatementContext<'_>,
-    flow: Definition,
-    alter: &AlterFlow,
-    set: &Options,
-    reset: &[String],
-) -> Result<()> {
+/// The caller holds the flow's lock.
+async fn change(engine: &Engine, flow: Definition, alter: &AlterFlow, set: &Options, reset: &[String]) -> Result<()> {
     let mut create = parse(&flow)?;
     let owner = format!("{} \"{}\"", alter.kind.noun(), alter.name.last());
     let mut names = set.0.iter().map(|e| &e.name).chain(reset);
@@ -271,42 +340,120 @@ async fn change(
         create.options.set(&entry.name, entry.value.clone());
     }
     FlowOptions::read(&create.options, &owner)?;
-    let changed = Definition { sql: create.to_string(), ..flow };
-    if changed.sql
-        == ctx.engine.metastore.get(DefinitionKind::Flow, &changed.name).await?.map_or_else(String::new, |d| d.sql)
-    {
-        return Ok(());
+    let sql = create.to_string();
+    if sql == flow.sql {
+        // Stored before, perhaps by a statement that broke off before the flow heard of it.
+        return hand_over(engine, flow).await;
     }
-    ctx.engine.metastore.update(&changed).await?;
+    let changed = Definition { sql, ..flow };
+    engine.metastore.update(&changed).await?;
     // The supervisor's copy must have the version that is stored now.
-    let stored = ctx.engine.metastore.get(DefinitionKind::Flow, &changed.name).await?.unwrap_or(changed);
-    restart(ctx.engine, stored).await
+    let stored = stored(engine, changed.id, &changed.name).await?.unwrap_or(changed);
+    hand_over(engine, stored).await
 }
 
-/// Ends the flow, then forgets it, then drops the table: whatever breaks off in between leaves a table that no flow
+/// Flows that a DROP ends: drained, and locked until their definitions are gone. Those whose definitions are still
+/// there in the end, because the DROP failed or was cancelled, run again.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    engine: Arc<Engine>,
+    flows: Vec<(Definition, OwnedMutexGuard<()>)>,
+}
+
+impl Stopped {
+    pub(super) fn has(&self, id: Uuid) -> bool {
+        self.flows.iter().any(|(flow, _)| flow.id == id)
+    }
+}
+
+impl std::ops::Drop for Stopped {
+    fn drop(&mut self) {
+        let (engine, flows) = (self.engine.clone(), std::mem::take(&mut self.flows));
+        if flows.is_empty() {
+            return;
+        }
+        self.engine.query_runtime.spawn(async move {
+            for (flow, _lock) in flows {
+                if engine.supervisor.status(flow.id).is_some() {
+                    continue;
+                }
+                let there = match stored(&engine, flow.id, &flow.name).await {
+                    Ok(None) => continue,
+                    Ok(Some(there)) => there,
+                    // It looks again itself, before each run.
+                    Err(_) => flow,
+                };
+                if let Err(e) = engine.supervisor.start(there) {
+                    tracing::warn!(error = %e, "a flow that was to be dropped could not be started again");
+                }
+            }
+        });
+    }
+}
+
+/// Drains flows, all at once. No lock of names is held meanwhile: it can take as long as the broker and the lake like.
+pub(super) async fn stop_all(ctx: &StatementContext<'_>, mut flows: Vec<Definition>) -> Result<Arc<Stopped>> {
+    flows.sort_by_key(|f| f.id);
+    flows.dedup_by_key(|f| f.id);
+    let mut stopped = Stopped { engine: ctx.engine.clone(), flows: Vec::new() };
+    let work = async move {
+        for flow in flows {
+            let lock = lock(flow.id).await;
+            stopped.flows.push((flow, lock));
+        }
+        let supervisor = &stopped.engine.supervisor;
+        let stops = stopped.flows.iter().map(|(flow, _)| supervisor.stop_and_settle(flow.id));
+        let mut unsettled = Vec::new();
+        for ((flow, _), done) in stopped.flows.iter().zip(futures::future::join_all(stops).await) {
+            match done {
+                Ok(Some(why)) => unsettled.push((flow.name.clone(), why)),
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(SqlError::from(e)),
+                _ => {}
+            }
+        }
+        Ok((Arc::new(stopped), unsettled))
+    };
+    let (stopped, unsettled) = guard(&ctx.cancel, ctx.deadline, detached(ctx, work)).await?;
+    // That must not keep anyone from dropping a flow whose tables are gone.
+    for (flow, why) in unsettled {
+        let mut notice = Notice::warning(
+            SqlState::WARNING,
+            format!("dead letters of flow \"{flow}\" that were not written yet are lost when it is dropped"),
+        );
+        notice.detail = Some(why.to_string());
+        ctx.notice(notice);
+    }
+    Ok(stopped)
+}
+
+/// Forgets a flow that was stopped, then drops the table: whatever breaks off in between leaves a table that no flow
 /// writes, which can be dropped again.
-pub(super) async fn drop_streaming_table(ctx: &StatementContext<'_>, name: &TableName, keep_data: bool) -> Result<()> {
+pub(super) async fn drop_streaming_table(
+    ctx: &StatementContext<'_>,
+    name: &TableName,
+    keep_data: bool,
+    stopped: &Arc<Stopped>,
+) -> Result<()> {
     let engine = ctx.engine;
     let Some(flow) = engine.metastore.get(DefinitionKind::Flow, &name.to_string()).await? else {
         return Err(undefined(ObjectKind::StreamingTable, &name.name));
     };
     // Should the client go away, the drop goes on.
-    let (engine, name) = (engine.clone(), name.clone());
+    let (engine, name, stopped) = (engine.clone(), name.clone(), stopped.clone());
     let work = async move {
-        match engine.supervisor.stop(flow.id).await {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(SqlError::from(e)),
-            _ => {}
-        }
+        let _stopped = stopped;
         engine.metastore.as_ref().drop(DefinitionKind::Flow, &flow.name).await?;
         if !keep_data {
-            match engine.lake.drop_table(&name, true).await {
+            // Another table that was made under the name since then is not the flow's.
+            let uuid = flow.properties.get(TABLE_UUID).and_then(|uuid| Uuid::parse_str(uuid).ok());
+            match engine.lake.drop_table(&name, uuid, true).await {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
                 _ => {}
             }
         }
         Ok(())
     };
-    super::streaming_table::detached(ctx, work).await?;
+    detached(ctx, work).await?;
     if keep_data {
         ctx.notice(Notice::notice("the table is kept, without its flow"));
     }

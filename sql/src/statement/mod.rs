@@ -26,6 +26,8 @@ use crate::{SqlError, SqlState};
 
 pub(crate) use flow::FlowPlanner;
 pub(crate) use stream::stream_definition;
+#[cfg(test)]
+pub(crate) use {flow::lock as lock_flow, schema::NAMES};
 
 /// Statements on the session itself: settings and transactions. None for all others.
 pub(crate) fn session_statement(state: &mut SessionState<'_>, sql: &ast::Statement) -> Result<Option<Outcome>> {

@@ -1,9 +1,11 @@
 use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, ErrorKind, TableName};
+use tokio::sync::MutexGuard;
 
 use super::secret::{duplicate, skipping};
 use crate::dialect::{CreateSchema, Name, ObjectKind};
 use crate::engine::Engine;
 use crate::error::Result;
+use crate::run::guard;
 use crate::session::{Outcome, StatementContext};
 use crate::{SqlError, SqlState};
 
@@ -45,8 +47,13 @@ pub(super) async fn exists(engine: &Engine, schema: &str) -> Result<bool> {
 }
 
 /// Held from the last look at a name to the moment it is taken or given up, so that a stream and a table cannot both
-/// get it and nothing is dropped under something new that uses it. Never while a broker is asked.
-pub(super) static NAMES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// get it and nothing is dropped under something new that uses it. Never while a broker is asked or a flow drains.
+pub(crate) static NAMES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// Waits for [`NAMES`], as long as the statement may.
+pub(super) async fn lock_names(ctx: &StatementContext<'_>) -> Result<MutexGuard<'static, ()>> {
+    guard(&ctx.cancel, ctx.deadline, async { Ok(NAMES.lock().await) }).await
+}
 
 /// What stands under a name. Streams and tables share the names of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

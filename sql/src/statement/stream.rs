@@ -31,7 +31,7 @@ pub(super) async fn create_stream(ctx: &StatementContext<'_>, create: &CreateStr
     // Asking a broker can take long; nothing is kept yet, so that it may be cancelled.
     let (stored, inferred) = guard(&ctx.cancel, ctx.deadline, prepare(ctx, &name, create)).await?;
 
-    let _names = schema::NAMES.lock().await;
+    let _names = schema::lock_names(ctx).await?;
     if !is_free(ctx, &name, create).await? {
         return Ok(Outcome::done("CREATE STREAM"));
     }

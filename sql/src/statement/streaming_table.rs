@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
-use tidewater_catalogs::{DefinitionKind, NewTable, PartitionField, TableName};
+use tidewater_catalogs::{DefinitionKind, NewTable, PartitionField, StartPosition, TableName};
+use tokio::sync::MutexGuard;
+use uuid::Uuid;
 
-use super::flow::{self, SEARCH_PATH, STREAM, TABLE_UUID, TIME_ZONE};
+use super::flow::{self, SEARCH_PATH, START_OFFSETS, STREAM, TABLE_UUID, TIME_ZONE};
 use super::schema::{self, Found};
 use super::secret::{create_definition, new_definition};
 use super::stream;
@@ -49,11 +51,21 @@ pub(super) async fn create_streaming_table(
     }
 
     let options = FlowOptions::read(&stored.options, &flow::owner(&name))?;
-    let compiled = guard(&ctx.cancel, ctx.deadline, async {
+    let (compiled, pinned) = guard(&ctx.cancel, ctx.deadline, async {
         let compiled = flow::compile(engine, ctx.settings, &stored, &ctx.statement.text).await?;
         // The topic must be there before anything is made.
-        compiled.stream.source.layout().await?;
-        Ok(compiled)
+        let source = &compiled.stream.source;
+        source.layout().await?;
+        let start = match &options.start {
+            Some(start) => start.resolve(chrono::Utc::now().timestamp_millis()),
+            None => compiled.stream.definition.spec.start.clone(),
+        };
+        let pinned = match start {
+            // They mean the same whenever they are asked.
+            StartPosition::Earliest | StartPosition::Offsets(_) => None,
+            StartPosition::Latest | StartPosition::Timestamp(_) => Some(source.start_offsets(&start).await?),
+        };
+        Ok((compiled, pinned))
     })
     .await?;
     let schema = compiled.query.output_schema();
@@ -85,6 +97,11 @@ pub(super) async fn create_streaming_table(
             stored_properties.insert(property.to_owned(), value);
         }
     }
+    if let Some(pinned) = pinned {
+        let text = serde_json::to_string(&pinned)
+            .map_err(|e| SqlError::internal("a start cannot be stored").with_detail(e.to_string()))?;
+        stored_properties.insert(START_OFFSETS.to_owned(), text);
+    }
     let plan = Creation {
         engine: engine.clone(),
         stream: compiled.stream.name.clone(),
@@ -93,7 +110,8 @@ pub(super) async fn create_streaming_table(
         sql,
         properties: stored_properties,
     };
-    detached(ctx, plan.run()).await?;
+    let names = schema::lock_names(ctx).await?;
+    detached(ctx, plan.run(names)).await?;
     done
 }
 
@@ -104,6 +122,12 @@ pub(super) async fn detached<T: Send + 'static>(
 ) -> Result<T> {
     match ctx.engine.query_runtime.spawn(work).await {
         Ok(done) => done,
+        // The end of the query runtime: nobody knows how far it came.
+        Err(e) if e.is_cancelled() => Err(SqlError::new(
+            SqlState::COMPLETION_UNKNOWN,
+            "the server stopped before the statement had ended: it may have taken effect",
+        )
+        .with_hint("Look at the table before you run the statement again.")),
         Err(e) => Err(SqlError::internal("a task of the statement broke off").with_detail(e.to_string())),
     }
 }
@@ -121,10 +145,9 @@ struct Creation {
 impl Creation {
     /// Makes table, dead-letter table and definition, and starts the flow. What was made is taken back where a
     /// later step fails.
-    async fn run(mut self) -> Result<()> {
+    async fn run(mut self, _names: MutexGuard<'static, ()>) -> Result<()> {
         let engine = self.engine.clone();
         let name = self.table.name.clone();
-        let _names = schema::NAMES.lock().await;
         if let Some(found) = schema::find_relation(&engine, &name).await? {
             return Err(schema::relation_exists(&name, found));
         }
@@ -136,23 +159,27 @@ impl Creation {
             _ => e.into(),
         })?;
         self.properties.insert(TABLE_UUID.to_owned(), new.info().uuid.to_string());
-        let mut made_dead_letters = false;
+        let mut made_dead_letters = None;
         let result = self.finish(&mut made_dead_letters).await;
         if result.is_err() {
-            if let Err(e) = engine.lake.drop_table(&name, true).await {
+            if let Err(e) = engine.lake.drop_table(&name, Some(new.info().uuid), true).await {
                 tracing::warn!(table = %name, error = %e, "could not take back a new table");
             }
-            if made_dead_letters && let Err(e) = engine.lake.drop_table(&self.dead_letters, true).await {
+            if let Some(made) = made_dead_letters
+                && let Err(e) = engine.lake.drop_table(&self.dead_letters, Some(made), true).await
+            {
                 tracing::warn!(table = %self.dead_letters, error = %e, "could not take back a new table");
             }
         }
         result
     }
 
-    async fn finish(&self, made_dead_letters: &mut bool) -> Result<()> {
+    async fn finish(&self, made_dead_letters: &mut Option<Uuid>) -> Result<()> {
         *made_dead_letters = flow::ensure_dead_letters(&self.engine, &self.dead_letters).await?;
         let name = self.table.name.to_string();
         let definition = new_definition(DefinitionKind::Flow, &name, self.sql.clone(), self.properties.clone());
+        // A change of the connection may find the definition before the flow is started; it waits.
+        let _lock = flow::lock(definition.id).await;
         create_definition(&self.engine.metastore, ObjectKind::StreamingTable, &definition).await?;
         // The version that is stored, for later updates.
         let stored = self.engine.metastore.get(DefinitionKind::Flow, &name).await;

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +26,8 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tidewater_catalogs::{
     BlobStore, CommitTable, ConnectionSpec, Definition, DefinitionKind, Error, ErrorKind, LakeCatalog, LakeTable,
-    Metastore, NewTable, Offsets, PartitionRange, ReadRequest, Result, StartPosition, StreamConnector, StreamFormat,
-    StreamReader, StreamSource, StreamSpec, StreamWriter, TableInfo, TableName, TopicLayout,
+    Metastore, NewTable, Offsets, PartitionRange, ReadRequest, Result, StagedTable, StartPosition, StreamConnector,
+    StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, TableInfo, TableName, TopicLayout,
 };
 use uuid::Uuid;
 
@@ -64,7 +65,7 @@ impl Metastore for Definitions {
 #[derive(Debug, Default)]
 struct Lake {
     schemas: Mutex<Vec<String>>,
-    tables: Mutex<BTreeMap<TableName, Arc<Table>>>,
+    tables: Arc<Mutex<BTreeMap<TableName, Arc<Table>>>>,
 }
 
 #[derive(Debug)]
@@ -96,27 +97,68 @@ impl LakeCatalog for Lake {
         }
     }
     async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>> {
-        let made = Arc::new(Table {
+        let made = Arc::new(Table::new(&table));
+        self.tables.lock().insert(table.name, made.clone());
+        Ok(made)
+    }
+    async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>> {
+        Ok(Box::new(Unseen { made: Arc::new(Table::new(&table)), tables: self.tables.clone() }))
+    }
+    async fn drop_table(&self, name: &TableName, expected: Option<Uuid>, _: bool) -> Result<()> {
+        let mut tables = self.tables.lock();
+        if expected.is_some_and(|uuid| tables.get(name).is_some_and(|t| t.info.uuid != uuid)) {
+            return Err(Error::not_found("another table"));
+        }
+        tables.remove(name).map(|_| ()).ok_or_else(|| Error::not_found("no such table"))
+    }
+    async fn commit_table(&self, _: &TableName) -> Result<Arc<dyn CommitTable>> {
+        Err(Error::unsupported("no flows here"))
+    }
+}
+
+impl Table {
+    fn new(table: &NewTable) -> Self {
+        Self {
             info: TableInfo {
                 name: table.name.clone(),
                 uuid: Uuid::new_v4(),
                 location: String::new(),
                 metadata_location: String::new(),
-                schema: table.schema,
-                partition_by: table.partition_by,
-                properties: table.properties,
+                schema: table.schema.clone(),
+                partition_by: table.partition_by.clone(),
+                properties: table.properties.clone(),
                 current_snapshot: None,
             },
             rows: Arc::default(),
-        });
-        self.tables.lock().insert(table.name, made.clone());
-        Ok(made)
+        }
     }
-    async fn drop_table(&self, name: &TableName, _: bool) -> Result<()> {
-        self.tables.lock().remove(name).map(|_| ()).ok_or_else(|| Error::not_found("no such table"))
+}
+
+#[derive(Debug)]
+struct Unseen {
+    made: Arc<Table>,
+    tables: Arc<Mutex<BTreeMap<TableName, Arc<Table>>>>,
+}
+
+#[async_trait]
+impl StagedTable for Unseen {
+    fn info(&self) -> &TableInfo {
+        &self.made.info
     }
-    async fn commit_table(&self, _: &TableName) -> Result<Arc<dyn CommitTable>> {
-        Err(Error::unsupported("no flows here"))
+    async fn fill(&mut self, input: SendableRecordBatchStream) -> Result<u64> {
+        self.made.append(input).await
+    }
+    async fn publish(self: Box<Self>) -> Result<()> {
+        match self.tables.lock().entry(self.made.info.name.clone()) {
+            Entry::Occupied(_) => Err(Error::new(ErrorKind::AlreadyExists, "taken")),
+            Entry::Vacant(free) => {
+                free.insert(self.made.clone());
+                Ok(())
+            }
+        }
+    }
+    async fn discard(self: Box<Self>) -> Result<()> {
+        Ok(())
     }
 }
 
@@ -253,8 +295,9 @@ impl StreamSource for Source {
         let partitions = (0..2).map(|partition| PartitionRange { partition, low: 0, high: 3 }).collect();
         Ok(TopicLayout { topic: self.spec.topic.clone(), partitions, ..TopicLayout::default() })
     }
-    async fn start_offsets(&self, _: &StartPosition) -> Result<Offsets> {
-        Ok([(0, 0), (1, 0)].into_iter().collect())
+    async fn start_offsets(&self, start: &StartPosition) -> Result<Offsets> {
+        let at = if *start == StartPosition::Latest { 3 } else { 0 };
+        Ok([(0, at), (1, at)].into_iter().collect())
     }
     async fn open(&self, _: ReadRequest) -> Result<Box<dyn StreamReader>> {
         Err(Error::new(ErrorKind::Unsupported, "no readers here"))
@@ -340,16 +383,19 @@ pub(crate) struct Answer {
 }
 
 pub(crate) fn engine(seen: &Arc<Seen>) -> Arc<Engine> {
+    engine_on(seen, tokio::runtime::Handle::current())
+}
+
+fn engine_on(seen: &Arc<Seen>, query_runtime: tokio::runtime::Handle) -> Arc<Engine> {
     let lake = Lake::default();
     lake.schemas.lock().push("public".to_owned());
-    let runtime = tokio::runtime::Handle::current();
     Engine::new(EngineParts {
         metastore: Arc::new(Definitions::default()),
         lake: Arc::new(lake),
         blobs: Arc::new(NoBlobs),
         connectors: vec![Arc::new(Connector(seen.clone()))],
-        query_runtime: runtime.clone(),
-        flow_runtime: runtime,
+        query_runtime,
+        flow_runtime: tokio::runtime::Handle::current(),
         query_memory_bytes: 64 << 20,
         spill_dir: std::env::temp_dir().join(format!("tidewater-sql-tests-{}", std::process::id())),
         defaults: EngineDefaults { query_parallelism: 2, ..EngineDefaults::default() },
@@ -359,8 +405,12 @@ pub(crate) fn engine(seen: &Arc<Seen>) -> Arc<Engine> {
 
 impl Bench {
     pub(crate) fn empty() -> Self {
+        Self::empty_on(tokio::runtime::Handle::current())
+    }
+
+    pub(crate) fn empty_on(query_runtime: tokio::runtime::Handle) -> Self {
         let seen = Arc::new(Seen::default());
-        let engine = engine(&seen);
+        let engine = engine_on(&seen, query_runtime);
         let login = Login { user: "ana".to_owned(), database: "lake".to_owned(), ..Login::default() };
         Self { session: engine.session(login).unwrap(), engine, seen }
     }

@@ -6,6 +6,7 @@ mod definitions;
 mod errors;
 mod fakes;
 mod flows;
+mod guards;
 mod hidden;
 mod queries;
 mod sessions;
