@@ -5,4 +5,5 @@ mod crashes;
 mod dead_letters;
 pub(crate) mod fakes;
 mod running;
+mod stored;
 mod supervising;
