@@ -298,7 +298,8 @@ impl Lake {
         self.state(name, Arc::new(staged.metadata), &staged.location)
     }
 
-    /// Puts a new table under its name. True where that is certain to have failed, so that its files may go.
+    /// Puts a new table under its name. The error comes with `true` where that is certain to have failed, so that the
+    /// files may go.
     pub(crate) async fn publish(&self, state: &TableState) -> Result<(), (Error, bool)> {
         let (name, location) = (&state.name, &state.metadata_location);
         let namespace = name.namespace().join(".");

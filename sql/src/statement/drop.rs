@@ -45,14 +45,16 @@ async fn doomed(ctx: &StatementContext<'_>, drop: &Drop) -> Result<Vec<Definitio
     let (mut tables, mut streams) = (Vec::new(), Vec::new());
     for name in &drop.names {
         match drop.kind {
-            ObjectKind::StreamingTable => match find(ctx, name).await? {
-                Some((full, Found::StreamingTable)) => tables.push(full),
-                _ => {}
-            },
-            ObjectKind::Stream if drop.cascade => match find(ctx, name).await? {
-                Some((full, Found::Stream)) => streams.push(full),
-                _ => {}
-            },
+            ObjectKind::StreamingTable => {
+                if let Some((full, Found::StreamingTable)) = find(ctx, name).await? {
+                    tables.push(full);
+                }
+            }
+            ObjectKind::Stream if drop.cascade => {
+                if let Some((full, Found::Stream)) = find(ctx, name).await? {
+                    streams.push(full);
+                }
+            }
             ObjectKind::Connection if drop.cascade => streams.extend(streams_of(ctx, name.last()).await?),
             ObjectKind::Schema if drop.cascade => {
                 let schema = schema::schema_name(name)?;
