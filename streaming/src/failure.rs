@@ -58,8 +58,9 @@ impl Failure {
 
     /// The topic was read before, and is not there however often one looks.
     pub(crate) fn topic_gone(error: Error) -> Self {
-        let error = error
-            .with_hint("Resume the flow when the topic is back; for a topic made anew, create the streaming table anew.");
+        let error = error.with_hint(
+            "Resume the flow when the topic is back; for a topic made anew, create the streaming table anew.",
+        );
         Self { code: "TOPIC_GONE", domain: ErrorDomain::External, restarts: false, error: Box::new(error) }
     }
 
