@@ -279,6 +279,30 @@ async fn an_applied_commit_whose_answer_is_lost_is_found() {
     assert_eq!(lake.count("t").await, 15);
 }
 
+/// An INSERT whose answer was lost, and whose look at the table then failed too, ended in an ordinary error: a client
+/// that took it at its word and wrote again had its rows twice.
+#[tokio::test]
+async fn an_append_without_an_answer_is_looked_for_and_else_unknown() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let lake = TestLake::new().await;
+    let table = lake.table("t", vec![]).await;
+    let shared = lake.lake.shared();
+    // Back after a while: the rows are found, and not added once more.
+    shared.blind_after_loss.store(3, SeqCst);
+    shared.lost_answers.store(1, SeqCst);
+    assert_eq!(append(table.as_ref(), vec![rows(0, 10)]).await.unwrap(), 10);
+    assert_eq!(lake.count("t").await, 10);
+    // Not back in time: nothing is claimed, and the client learns what to look for.
+    shared.blind_after_loss.store(usize::MAX, SeqCst);
+    shared.lost_answers.store(1, SeqCst);
+    let error = append(table.as_ref(), vec![rows(10, 15)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CommitUnknown, "{error}");
+    let reopened = open(&lake.directory).await;
+    let info = reopened.load_table(&TableName::public("t")).await.unwrap().info().clone();
+    let commit = &info.current_snapshot.unwrap().summary[super::anchor::COMMIT_UUID];
+    assert!(error.hint().unwrap().contains(commit.as_str()), "{error:?}");
+}
+
 #[tokio::test]
 async fn files_that_cannot_be_written_are_a_refusal() {
     let lake = TestLake::new().await;
