@@ -14,6 +14,7 @@ use tidewater_devbroker::DevBroker;
 use tidewater_sql::Engine;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,7 +37,12 @@ pub struct Server {
     sockets: Option<Runtime>,
     query: Option<Runtime>,
     flow: Option<Runtime>,
+    /// Ends when the last client has been told.
+    serving: JoinHandle<()>,
 }
+
+/// How long clients have to take in that the server ends.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Opens the stores, loads definitions, starts flows, accepts connections. Blocks until all that is done.
@@ -52,7 +58,7 @@ impl Server {
         let ready = Readiness::default();
         let shutdown = CancellationToken::new();
 
-        let (engine, pg_addr, http_addr) = sockets.block_on(async {
+        let (engine, serving, pg_addr, http_addr) = sockets.block_on(async {
             let metrics = http::install_metrics()?;
             let http_listener = bind("http_listen", config.http_listen).await?;
             let pg_listener = bind("pg_listen", config.pg_listen).await?;
@@ -69,14 +75,14 @@ impl Server {
                 ..PgConfig::default()
             };
             let serving = pgwire::serve(pg_listener, Arc::clone(&engine), pg, shutdown.clone());
-            tokio::spawn(async move {
+            let serving = tokio::spawn(async move {
                 if let Err(e) = serving.await {
                     warn!(error = %e, "the postgres front end stopped");
                 }
             });
             ready.set(true);
             info!(pg = %pg_addr, http = %http_addr, "ready");
-            anyhow::Ok((engine, pg_addr, http_addr))
+            anyhow::Ok((engine, serving, pg_addr, http_addr))
         })?;
         Ok(Self {
             config,
@@ -88,6 +94,7 @@ impl Server {
             sockets: Some(sockets),
             query: Some(query),
             flow: Some(flow),
+            serving,
         })
     }
 
@@ -121,13 +128,17 @@ impl Server {
         .await
     }
 
-    /// Lets running statements end, has every flow seal and commit what it has read, then closes everything.
+    /// Cancels running statements, has every flow seal and commit what it has read, then closes everything: clients
+    /// first, so that each is told before the threads of its query are gone.
     pub fn stop(mut self) {
         self.ready.set(false);
         let deadline = self.config.shutdown_timeout;
         info!("stopping");
         self.block_on(self.engine.shutdown(deadline));
         self.shutdown.cancel();
+        if let Some(sockets) = &self.sockets {
+            let _ = sockets.block_on(async { tokio::time::timeout(FAREWELL, &mut self.serving).await });
+        }
         for runtime in [self.query.take(), self.flow.take(), self.sockets.take()].into_iter().flatten() {
             runtime.shutdown_timeout(Duration::from_millis(500));
         }

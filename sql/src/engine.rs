@@ -1,5 +1,5 @@
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,6 +70,8 @@ pub struct Engine {
     pub(crate) base_state: SessionState,
     next_pid: AtomicI32,
     sessions: Mutex<Vec<Weak<SessionShared>>>,
+    /// Set for good by [`Engine::shutdown`]; nothing begins after that.
+    stopping: AtomicBool,
 }
 
 /// What others may see of a session while it runs.
@@ -126,6 +128,7 @@ impl Engine {
             base_state,
             next_pid: AtomicI32::new(1),
             sessions: Mutex::new(Vec::new()),
+            stopping: AtomicBool::new(false),
         }))
     }
 
@@ -139,12 +142,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Seals and commits what flows hold, within the deadline.
+    /// Cancels running statements, refuses new ones, and has flows seal and commit what they hold, within the
+    /// deadline.
     pub async fn shutdown(&self, deadline: Duration) {
+        self.stopping.store(true, Ordering::SeqCst);
         for session in self.live_sessions() {
             session.cancel.cancel();
         }
         self.supervisor.shutdown(deadline).await;
+    }
+
+    /// 57P01 once the server is stopping. To be asked after the statement's cancel token is in place: a statement
+    /// that passes is then one that [`Engine::shutdown`] cancels.
+    pub(crate) fn refuse_while_stopping(&self) -> Result<(), SqlError> {
+        if self.stopping.load(Ordering::SeqCst) { Err(SqlError::shutting_down()) } else { Ok(()) }
     }
 
     /// 3D000 where there is no such database.
@@ -156,6 +167,7 @@ impl Engine {
             )
             .with_hint(format!("The database is called \"{DEFAULT_CATALOG}\".")));
         }
+        self.refuse_while_stopping()?;
         let settings = Settings::for_login(&self.defaults, &login)?;
         let pid = self.next_pid.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let session = Session::new(self.clone(), login, settings, pid);

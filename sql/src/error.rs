@@ -109,6 +109,9 @@ impl SqlError {
     pub fn cancelled() -> Self {
         Self::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")
     }
+    pub fn shutting_down() -> Self {
+        Self::new(SqlState::ADMIN_SHUTDOWN, "the server is shutting down").with_hint("Connect again when it is back.")
+    }
     pub fn timed_out() -> Self {
         Self::new(SqlState::QUERY_CANCELED, "canceling statement due to statement timeout")
     }

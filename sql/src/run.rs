@@ -26,6 +26,10 @@ use crate::session::{StatementContext, Transaction, TransactionStatus};
 
 const QUEUED_BATCHES: usize = 2;
 
+/// What a query's task says. `Ok(None)` is the end of the rows, and nothing else is: a channel that merely closes
+/// belongs to a task that was cut off, and its rows are not all there.
+type Fed = Result<Option<RecordBatch>, DataFusionError>;
+
 /// Lets `work` go on until it is done, cancelled or late.
 pub(crate) async fn guard<T>(
     cancel: &CancellationToken,
@@ -72,11 +76,7 @@ pub(crate) fn start(
     })
 }
 
-async fn feed(
-    plan: Arc<dyn ExecutionPlan>,
-    task: Arc<TaskContext>,
-    sender: &mpsc::Sender<Result<RecordBatch, DataFusionError>>,
-) {
+async fn feed(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sender: &mpsc::Sender<Fed>) {
     let mut stream = match execute_stream(plan, task) {
         Ok(stream) => stream,
         Err(e) => {
@@ -89,10 +89,11 @@ async fn feed(
         if matches!(&item, Ok(batch) if batch.num_rows() == 0) {
             continue;
         }
-        if sender.send(item).await.is_err() || failed {
+        if sender.send(item.map(Some)).await.is_err() || failed {
             return;
         }
     }
+    let _ = sender.send(Ok(None)).await;
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -105,7 +106,7 @@ impl Drop for AbortOnDrop {
 
 struct QueryStream {
     schema: SchemaRef,
-    receiver: mpsc::Receiver<Result<RecordBatch, DataFusionError>>,
+    receiver: mpsc::Receiver<Fed>,
     task: AbortOnDrop,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     late: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -137,14 +138,20 @@ impl Stream for QueryStream {
             return self.stop(SqlError::timed_out());
         }
         match self.receiver.poll_recv(cx) {
-            Poll::Ready(Some(Ok(batch))) => {
+            Poll::Ready(Some(Ok(Some(batch)))) => {
                 let schema = self.schema.clone();
                 Poll::Ready(Some(conform(batch, &schema)))
             }
-            Poll::Ready(other) => {
+            Poll::Ready(Some(Ok(None))) => {
                 self.done = true;
-                Poll::Ready(other)
+                Poll::Ready(None)
             }
+            Poll::Ready(Some(Err(e))) => {
+                self.done = true;
+                Poll::Ready(Some(Err(e)))
+            }
+            // Only the end of the query runtime drops a task whose stream is still read.
+            Poll::Ready(None) => self.stop(SqlError::shutting_down()),
             Poll::Pending => Poll::Pending,
         }
     }

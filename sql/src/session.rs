@@ -265,6 +265,7 @@ impl Session {
     ) -> Result<Prepared, SqlError> {
         self.refuse_in_failed_block(statement)?;
         let cancel = self.cancel.renew();
+        self.engine.refuse_while_stopping()?;
         let deadline = self.settings.statement_timeout().map(|t| Instant::now() + t);
         let ctx = self.context(statement, &[], cancel.clone(), deadline);
         let described = run::guard(&cancel, deadline, statement::describe(&ctx, param_types)).await;
@@ -279,6 +280,7 @@ impl Session {
         let statement = &prepared.statement;
         self.refuse_in_failed_block(statement)?;
         let cancel = self.cancel.renew();
+        self.engine.refuse_while_stopping()?;
         let deadline = self.settings.statement_timeout().map(|t| Instant::now() + t);
         self.show_running(statement);
         let result = self.dispatch(prepared, &params, cancel, deadline).await;

@@ -382,10 +382,6 @@ pub(crate) struct Answer {
     pub tag: String,
 }
 
-pub(crate) fn engine(seen: &Arc<Seen>) -> Arc<Engine> {
-    engine_on(seen, tokio::runtime::Handle::current())
-}
-
 fn engine_on(seen: &Arc<Seen>, query_runtime: tokio::runtime::Handle) -> Arc<Engine> {
     let lake = Lake::default();
     lake.schemas.lock().push("public".to_owned());
