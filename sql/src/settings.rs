@@ -479,7 +479,7 @@ fn date_style(value: &str, current: &str) -> Result<String> {
 }
 
 /// How it is shown, and how Arrow writes it. A bare number counts hours east of UTC (as in SQL); a POSIX zone
-/// (`<+02>-02`) counts west, as PostgreSQL prints the former.
+/// (`<+02>-02`, `+05:30`) counts west, as PostgreSQL prints the former.
 pub(crate) fn parse_time_zone(value: &str) -> Option<(String, String)> {
     let value = value.trim();
     if value.is_empty() {
@@ -497,8 +497,11 @@ pub(crate) fn parse_time_zone(value: &str) -> Option<(String, String)> {
         return offset_zone((hours * 60.0).round() as i64);
     }
     // POSIX: an abbreviation, then hours west of UTC.
+    let bare = value.starts_with(['+', '-']);
     let rest = if let Some(rest) = value.strip_prefix('<') {
         rest.split_once('>').map(|(_, rest)| rest)
+    } else if bare {
+        Some(value)
     } else {
         let letters = value.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(value.len());
         (letters >= 3 && letters < value.len() && value[letters..].starts_with(['+', '-'])).then(|| &value[letters..])
@@ -511,10 +514,12 @@ pub(crate) fn parse_time_zone(value: &str) -> Option<(String, String)> {
         };
         let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
         let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
-        return offset_zone(sign * (hours * 60 + minutes));
-    }
-    if value.starts_with(['+', '-']) {
-        return None;
+        if !(0..24).contains(&hours) || !(0..60).contains(&minutes) {
+            return None;
+        }
+        let (name, zone) = offset_zone(sign * (hours * 60 + minutes))?;
+        // `+05:30` is west of Greenwich too, and keeps its spelling, which reads the same again.
+        return Some((if bare { value.to_owned() } else { name }, zone));
     }
     Tz::from_str(value).ok().map(|_| (value.to_owned(), value.to_owned()))
 }

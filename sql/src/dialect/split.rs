@@ -1,3 +1,4 @@
+use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::ast::{ParsedStatement, Statement};
@@ -69,11 +70,22 @@ pub(crate) fn parse_type(text: &str) -> Result<sqlparser::ast::DataType, SqlErro
 
 /// `source` without semicolon; spans of `tokens` count from its beginning.
 fn parse_one(source: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, Box<At>> {
-    let tokens = markers::rewrite(source, tokens)?;
+    let tokens = table_query(markers::rewrite(source, tokens)?);
     let mut cursor = Cursor::new(source, tokens);
     let statement = statement(&mut cursor)?;
     cursor.expect_end()?;
     Ok(statement)
+}
+
+/// `TABLE x …` is `SELECT * FROM x …`; the parser knows it only inside of a query.
+fn table_query(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    let Some(at) = tokens.iter().position(|t| !matches!(t.token, Token::Whitespace(_))) else { return tokens };
+    if matches!(&tokens[at].token, Token::Word(word) if word.keyword == Keyword::TABLE) {
+        let span = tokens[at].span;
+        let words = [Token::make_keyword("SELECT"), Token::Mul, Token::make_keyword("FROM")];
+        tokens.splice(at..=at, words.map(|token| TokenWithSpan { token, span }));
+    }
+    tokens
 }
 
 /// One statement at the cursor; EXPLAIN comes back here for what it explains.

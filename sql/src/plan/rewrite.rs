@@ -218,6 +218,9 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
             if !with_hints.is_empty() || !partitions.is_empty() || json_path.is_some() || !index_hints.is_empty() {
                 return Err(SqlError::unsupported("hints on tables are not supported"));
             }
+            if let Some(args) = args {
+                no_parameters(name, args)?;
+            }
             if args.is_some()
                 && let Some(ident) = name.0.last().and_then(|p| p.as_ident())
                 && matches!(fold(ident).as_str(), "generate_series" | "range")
@@ -239,6 +242,25 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
         _ => {}
     }
     Ok(())
+}
+
+/// Table functions are evaluated when the statement is planned, before its parameters have values.
+fn no_parameters(name: &ObjectName, args: &ast::TableFunctionArgs) -> Result<()> {
+    struct Has(bool);
+    impl ast::Visitor for Has {
+        type Break = ();
+        fn pre_visit_value(&mut self, value: &Value) -> ControlFlow<()> {
+            self.0 |= matches!(value, Value::Placeholder(_));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut has = Has(false);
+    let _ = ast::Visit::visit(args, &mut has);
+    if !has.0 {
+        return Ok(());
+    }
+    Err(SqlError::unsupported(format!("parameters as arguments of {name}() in FROM are not supported yet"))
+        .with_hint("Write the values into the statement."))
 }
 
 /// A function with one result column names it as its alias, or as itself.

@@ -21,6 +21,12 @@ async fn settings_are_those_of_one_session() {
     b.run("SET TIME ZONE 2").await.unwrap();
     assert_eq!(b.session.time_zone(), "+02:00");
     assert_eq!(b.cell("SHOW TIME ZONE").await, "<+02>-02");
+    // An offset in a string counts west, as in POSIX, where it is no plain number.
+    b.run("SET timezone TO '+05:30'").await.unwrap();
+    assert_eq!((b.session.time_zone().as_str(), b.cell("SHOW TIME ZONE").await.as_str()), ("-05:30", "+05:30"));
+    b.run("SET timezone TO '-5'").await.unwrap();
+    assert_eq!(b.session.time_zone(), "-05:00");
+    b.run("SET timezone TO '+05:99'").await.unwrap_err();
     b.run("SET timezone TO 'europe/nowhere'").await.unwrap_err();
     let e = b.run("SET statement_timeot = 1").await.unwrap_err();
     assert_eq!((e.state.as_str(), e.hint.as_deref()), ("42704", Some("Perhaps you meant \"statement_timeout\".")));
@@ -167,4 +173,43 @@ async fn memory_has_a_limit() {
     let e =
         b.run("SELECT array_agg(repeat('x', 1000) || a::text) FROM generate_series(1, 1000000) a").await.unwrap_err();
     assert_eq!(e.state.as_str(), "53200", "{e:?}");
+}
+
+/// A query whose runtime ended under it counted as complete: its client read `SELECT n` with rows missing, and an
+/// INSERT of it committed what had come so far.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_that_is_cut_off_is_not_complete() {
+    let query = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut b = Bench::empty_on(query.handle().clone());
+    let statement = b.session.parse("SELECT a FROM generate_series(1, 10000000000) a").unwrap().remove(0);
+    let prepared = b.session.prepare(&statement, &[]).await.unwrap();
+    let Outcome::Rows { mut stream, .. } = b.session.execute(&prepared, vec![]).await.unwrap() else { panic!() };
+    stream.next().await.unwrap().unwrap();
+    query.shutdown_background();
+    let rest = tokio::time::timeout(SOON, async {
+        loop {
+            match stream.next().await {
+                Some(Ok(_)) => {}
+                other => break other,
+            }
+        }
+    });
+    let e = SqlError::from(rest.await.unwrap().expect("not an end of the rows").unwrap_err());
+    assert_eq!(e.state.as_str(), "57P01");
+    assert!(stream.next().await.is_none());
+}
+
+/// While flows were committing at the end of the server, statements could still begin, and were cut off later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_begins_while_the_server_stops() {
+    let mut b = Bench::new().await;
+    let statement = b.session.parse("SELECT a FROM generate_series(1, 10000000000) a").unwrap().remove(0);
+    let prepared = b.session.prepare(&statement, &[]).await.unwrap();
+    let Outcome::Rows { mut stream, .. } = b.session.execute(&prepared, vec![]).await.unwrap() else { panic!() };
+    b.engine.shutdown(SOON).await;
+    assert_eq!(SqlError::from(stream.next().await.unwrap().unwrap_err()).state.as_str(), "57014");
+    assert_eq!(b.session.execute(&prepared, vec![]).await.unwrap_err().state.as_str(), "57P01");
+    assert_eq!(b.code("SELECT 1").await, "57P01");
+    let login = Login { user: "bob".into(), database: "lake".into(), ..Login::default() };
+    assert_eq!(b.engine.session(login).unwrap_err().state.as_str(), "57P01");
 }
