@@ -27,6 +27,7 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
         state.register_udf(constant(name, text(DEFAULT_CATALOG)))?;
     }
     state.register_udf(Arc::new(ScalarUDF::from(Timezone::new())))?;
+    state.register_udaf(super::sum::sum())?;
     for function in tidewater_udfs::all() {
         state.register_udf(function)?;
     }

@@ -31,6 +31,7 @@ mod rewrite;
 mod scope;
 mod single_value;
 mod stream_scan;
+mod sum;
 pub(crate) mod system;
 mod text_functions;
 pub(crate) mod types;

@@ -274,7 +274,7 @@ async fn casts_are_those_of_postgres() {
     for (expr, code) in [
         ("9223372036854775807 + 1", "22003"),
         ("-9223372036854775807 - 2", "22003"),
-        ("sum(id) * 9223372036854775807 FROM t", "22003"),
+        ("sum(id::int) * 9223372036854775807 FROM t", "22003"),
         ("1.5::float8 / 0", "22012"),
         ("id::float8 / (id - 1) FROM t", "22012"),
         ("1.5 / 0", "22012"),
@@ -307,6 +307,73 @@ async fn unnest_reads_the_tables_before_it() {
     assert_eq!(b.columns("SELECT * FROM s, UNNEST(tags) AS i WHERE _offset = 1").await.len(), 7);
     assert_eq!(b.rows("SELECT unnest FROM UNNEST(ARRAY[1, 2])").await, [["1"], ["2"]]);
     assert_eq!(b.code("SELECT * FROM t LEFT JOIN UNNEST(ARRAY[t.id]) AS n ON true").await, "0A000");
+}
+
+/// Sums wrapped around in silence: `sum(bigint)` beyond 64 bits, `sum(numeric)` beyond 128.
+#[tokio::test]
+async fn sums_are_exact_or_fail() {
+    let mut b = Bench::new().await;
+    let big = "(SELECT 9223372036854775807::bigint AS v, a % 3 AS g FROM generate_series(1, 9) a) x";
+    let sum = "83010348331692982263";
+    assert_eq!(b.cell(&format!("SELECT sum(v) FROM {big}")).await, sum);
+    assert_eq!(b.cell(&format!("SELECT max(s) FROM (SELECT sum(v) OVER () AS s FROM {big}) y")).await, sum);
+    for (what, value) in [("sum(v)", "27670116110564327421"), ("sum(v - g)", "27670116110564327421")] {
+        let rows = b.rows(&format!("SELECT g, {what} FROM {big} GROUP BY g ORDER BY g")).await;
+        assert_eq!(rows[0], ["0", value], "{what}");
+    }
+    // A window that moves on takes back what it leaves.
+    let moving = "sum(v) OVER (ORDER BY a ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)";
+    let rows = b
+        .rows(&format!(
+            "SELECT {moving} FROM (SELECT a, CASE WHEN a < 3 THEN 9223372036854775807 END AS v \
+             FROM generate_series(1, 4) a) x ORDER BY a"
+        ))
+        .await;
+    assert_eq!(rows.concat(), ["9223372036854775807", "18446744073709551614", "9223372036854775807", "∅"]);
+    // Types as in PostgreSQL.
+    let int = DataType::Int64;
+    for (expr, value, data_type) in [
+        ("sum(a::int)", "10", int.clone()),
+        ("sum(a::smallint)", "10", int.clone()),
+        ("sum(DISTINCT (a % 2)::int)", "1", int.clone()),
+        ("sum(a)", "10", DataType::Decimal128(38, 0)),
+        ("sum(DISTINCT a % 2)", "1", DataType::Decimal128(38, 0)),
+        ("sum(a::numeric(10,2))", "10.00", DataType::Decimal128(38, 2)),
+        ("sum(a::float8)", "10.0", DataType::Float64),
+        ("sum(a) FILTER (WHERE a > 2)", "7", DataType::Decimal128(38, 0)),
+        ("sum(a) FILTER (WHERE a > 9)", "∅", DataType::Decimal128(38, 0)),
+    ] {
+        let answer = b.run(&format!("SELECT {expr} FROM generate_series(1, 4) a")).await.unwrap();
+        assert_eq!((answer.rows[0][0].as_str(), &answer.types[0]), (value, &data_type), "{expr}");
+    }
+    // Sums beside a DISTINCT, which the optimizer makes sums of sums of.
+    let beside = "sum(a::int), sum(a + 0), sum(a::numeric(10,2) + 1), count(DISTINCT a % 2)";
+    assert_eq!(b.rows(&format!("SELECT {beside} FROM generate_series(1, 4) a")).await, [["10", "10", "14.00", "2"]]);
+    assert_eq!(
+        b.rows(&format!("SELECT a > 2, {beside} FROM generate_series(1, 4) a GROUP BY 1 ORDER BY 1")).await,
+        [["false", "3", "3", "5.00", "2"], ["true", "7", "7", "9.00", "2"]]
+    );
+    // More than 38 digits cannot be told.
+    let digits = "9".repeat(38);
+    for tail in ["", " GROUP BY a % 2", " GROUP BY a"] {
+        let from = "FROM generate_series(1, 8) a, generate_series(1, 4) c";
+        let e = b.run(&format!("SELECT sum('{digits}'::numeric(38,0)) {from}{tail}")).await.unwrap_err();
+        assert_eq!((e.state.as_str(), e.message.as_str()), ("22003", "value overflows numeric format"), "{tail}");
+    }
+    let e = b.run(&format!("SELECT sum('{digits}'::numeric(38,0)) OVER () FROM t")).await.unwrap_err();
+    assert_eq!(e.state.as_str(), "22003");
+}
+
+/// `TABLE t` was a syntax error, and a parameter of a table function one about a "Placeholder".
+#[tokio::test]
+async fn table_is_a_query() {
+    let mut b = Bench::new().await;
+    assert_eq!(b.rows("TABLE t ORDER BY id DESC LIMIT 1").await, [["2", "two", "∅"]]);
+    assert_eq!(b.rows("table \"t\"").await.len(), 2);
+    assert_eq!(b.rows("TABLE public.t UNION ALL TABLE t").await.len(), 4);
+    assert_eq!(b.code("TABLE").await, "42601");
+    assert_eq!(b.code("TABLE nothing").await, "42P01");
+    assert_eq!(b.code("SELECT * FROM generate_series(1, $1)").await, "0A000");
 }
 
 /// Prints what a small statement costs; run it with `--nocapture --ignored`.
