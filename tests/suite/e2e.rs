@@ -26,7 +26,14 @@ pub fn trials() -> Vec<Trial> {
 fn kafka_connector() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let kafka = Kafka::start(&parts()?.join("kafka"), dir.path())?;
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // As `cargo xtask` does, so that nothing is compiled again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+            cargo.env_remove(name);
+        }
+    }
+    let output = cargo
         .args(["test", "--release", "--package", "tidewater-catalogs-kafka", "--lib", "broker_tests", "--"])
         .args(["--ignored", "--skip", "measure", "--test-threads=1"])
         .env("TIDEWATER_TEST_KAFKA", kafka.brokers())

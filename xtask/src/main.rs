@@ -68,12 +68,16 @@ fn root() -> PathBuf {
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
     eprintln!("$ cargo {}", args.join(" "));
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(program)
-        .args(args)
-        .envs(env.iter().copied())
-        .current_dir(root())
-        .status()
-        .context("cannot run cargo")?;
+    let mut command = Command::new(program);
+    // What Cargo told this process about its own package must not reach the next Cargo: build scripts watch these
+    // variables, and everything above them would be compiled again.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|n| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+            command.env_remove(name);
+        }
+    }
+    let status =
+        command.args(args).envs(env.iter().copied()).current_dir(root()).status().context("cannot run cargo")?;
     if !status.success() {
         bail!("cargo {} failed", args.first().unwrap_or(&""));
     }
