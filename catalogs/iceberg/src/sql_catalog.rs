@@ -533,6 +533,21 @@ fn folder(name: &str) -> String {
     name.chars().take(LONGEST).map(plain).collect()
 }
 
+/// Partition values are stored in Avro records, whose names take letters, digits and underscores alone. Other
+/// characters become `_x` and their code, as Iceberg writes them elsewhere.
+fn avro_name(column: &str) -> String {
+    let mut name = String::with_capacity(column.len());
+    for (i, c) in column.chars().enumerate() {
+        match c {
+            'a'..='z' | 'A'..='Z' | '_' => name.push(c),
+            '0'..='9' if i > 0 => name.push(c),
+            '0'..='9' => name.extend(['_', c]),
+            other => name.push_str(&format!("_x{:X}", u32::from(other))),
+        }
+    }
+    name
+}
+
 /// Field names as Spark gives them: `day` of `ts` is `ts_day`.
 fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
     let mut builder = PartitionSpec::builder(Arc::clone(schema)).with_spec_id(0);
@@ -579,7 +594,7 @@ fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]
             )));
         }
         builder = builder
-            .add_partition_field(&field.column, format!("{}{suffix}", field.column), transform)
+            .add_partition_field(&field.column, format!("{}{suffix}", avro_name(&field.column)), transform)
             .map_err(|e| Error::invalid(format!("cannot partition by column \"{}\"", field.column)).with_source(e))?;
     }
     Ok(builder.build().map_err(|e| Error::invalid("the partition fields do not fit").with_source(e))?.into_unbound())

@@ -12,8 +12,10 @@ use datafusion::optimizer::Analyzer;
 use datafusion::prelude::SessionConfig;
 
 use super::casts::{DateIntervals, PostgresCasts};
+use super::coop::YieldInJoins;
 use super::functions;
 use super::lateral::LateralUnnest;
+use super::literals::QuotedLiterals;
 use super::types::PostgresTypes;
 use crate::SqlError;
 use crate::engine::EngineDefaults;
@@ -45,9 +47,11 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
         .with_target_partitions(defaults.query_parallelism.max(1));
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(DateIntervals));
+    rules.insert(0, Arc::new(QuotedLiterals));
     rules.push(Arc::new(PostgresCasts));
     let mut state = SessionStateBuilder::new()
         .with_analyzer_rules(rules)
+        .with_physical_optimizer_rule(Arc::new(YieldInJoins))
         .with_relation_planners(vec![Arc::new(LateralUnnest)])
         .with_config(config)
         .with_runtime_env(runtime)

@@ -13,6 +13,7 @@
 mod arithmetic;
 pub(crate) mod assign;
 mod casts;
+mod coop;
 pub(crate) mod environment;
 pub(crate) mod flow;
 mod flow_check;
@@ -21,6 +22,7 @@ pub(crate) mod functions;
 pub(crate) mod generated;
 mod guard;
 mod lateral;
+mod literals;
 pub(crate) mod message;
 mod naming;
 mod output;

@@ -12,15 +12,16 @@ use crate::error;
 struct Description {
     spec_id: i32,
     schema_id: i32,
-    data_file: serde_json::Value,
+    /// JSON as text: partition values are read in the order in which they stand, and a JSON object of serde's sorts
+    /// its members by name.
+    data_file: String,
 }
 
 pub(crate) fn to_staged(metadata: &TableMetadata, spec_id: i32, schema_id: i32, file: DataFile) -> Result<StagedFile> {
     let partition_type = partition_type(metadata, spec_id, schema_id)?;
     let (path, rows, size_bytes) = (file.file_path().to_string(), file.record_count(), file.file_size_in_bytes());
-    let text = serialize_data_file_to_json(file, &partition_type, FormatVersion::V2)
+    let data_file = serialize_data_file_to_json(file, &partition_type, FormatVersion::V2)
         .map_err(|e| error::iceberg("describe a data file", e))?;
-    let data_file = serde_json::from_str(&text).map_err(|e| not_json(&path, e))?;
     let metadata =
         serde_json::to_value(Description { spec_id, schema_id, data_file }).map_err(|e| not_json(&path, e))?;
     Ok(StagedFile { path, rows, size_bytes, metadata })
@@ -32,7 +33,7 @@ pub(crate) fn from_staged(metadata: &TableMetadata, staged: &StagedFile) -> Resu
     let Description { spec_id, schema_id, data_file } = description;
     let schema = schema(metadata, schema_id)?;
     let partition_type = partition_type(metadata, spec_id, schema_id)?;
-    let file = deserialize_data_file_from_json(&data_file.to_string(), spec_id, &partition_type, schema)
+    let file = deserialize_data_file_from_json(&data_file, spec_id, &partition_type, schema)
         .map_err(|e| error::iceberg("read the description of a data file", e).with_context("path", &staged.path))?;
     if file.file_path() != staged.path || file.record_count() != staged.rows {
         return Err(corrupt("the description of a data file does not fit the file").with_context("path", &staged.path));
