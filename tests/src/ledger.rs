@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
+use rdkafka::error::KafkaError;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::{Client, wait_for};
 
@@ -87,11 +89,23 @@ impl LedgerCheck {
     }
 }
 
+/// What must be in the table. Without transactions a record counts when the broker acknowledged it, with them when its
+/// transaction is committed.
 #[derive(Default)]
 struct Counts {
     good: Vec<AtomicU64>,
     poison: Vec<AtomicU64>,
     failed: AtomicU64,
+}
+
+impl Counts {
+    fn add(&self, kind: Kind, partition: usize) {
+        match kind {
+            Kind::Good => self.good[partition].fetch_add(1, Ordering::Relaxed),
+            Kind::Poison => self.poison[partition].fetch_add(1, Ordering::Relaxed),
+            Kind::Aborted | Kind::InTransaction => 0,
+        };
+    }
 }
 
 struct Acks(Arc<Counts>);
@@ -103,6 +117,8 @@ enum Kind {
     Good,
     Poison,
     Aborted,
+    /// Counted when the transaction ends, not when it is delivered.
+    InTransaction,
 }
 
 impl ProducerContext for Acks {
@@ -111,11 +127,10 @@ impl ProducerContext for Acks {
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: Self::DeliveryOpaque) {
         let (partition, kind) = *opaque;
         match (result, kind) {
-            (_, Kind::Aborted) => 0,
-            (Err(_), _) => self.0.failed.fetch_add(1, Ordering::Relaxed),
-            (Ok(_), Kind::Good) => self.0.good[partition].fetch_add(1, Ordering::Relaxed),
-            (Ok(_), Kind::Poison) => self.0.poison[partition].fetch_add(1, Ordering::Relaxed),
-        };
+            (_, Kind::InTransaction) => (),
+            (Err(_), _) => drop(self.0.failed.fetch_add(1, Ordering::Relaxed)),
+            (Ok(_), kind) => self.0.add(kind, partition),
+        }
     }
 }
 
@@ -142,8 +157,11 @@ impl Ledger {
         let producer: ThreadedProducer<Acks> = config.create_with_context(Acks(Arc::clone(&counts)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
-            let (topic, stop) = (topic.to_owned(), Arc::clone(&stop));
-            std::thread::spawn(move || produce(&producer, &topic, partitions, rate, transactions, &stop))
+            let (topic, stop, counts) = (topic.to_owned(), Arc::clone(&stop), Arc::clone(&counts));
+            std::thread::spawn(move || {
+                let run = Run { producer: &producer, topic: &topic, counts: &counts, stop: &stop };
+                run.produce(partitions, rate, transactions)
+            })
         };
         Ok(Self { stop, thread, counts })
     }
@@ -151,6 +169,11 @@ impl Ledger {
     /// Acknowledged good records so far.
     pub fn produced(&self) -> u64 {
         self.counts.good.iter().map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+
+    /// A producer that died leaves the test waiting for records that never come.
+    pub fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     /// Stops, waits for every acknowledgement and says what must be in the table.
@@ -169,54 +192,95 @@ impl Ledger {
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-fn produce(
-    producer: &ThreadedProducer<Acks>,
-    topic: &str,
-    partitions: usize,
-    rate: u64,
-    transactions: bool,
-    stop: &AtomicBool,
-) -> Result<()> {
-    if transactions {
-        producer.init_transactions(TIMEOUT)?;
-    }
-    let begun = Instant::now();
-    let mut next = vec![0_u64; partitions];
-    let (mut sent, mut transaction) = (0_u64, 0_u64);
-    while !stop.load(Ordering::Relaxed) {
-        let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
-        if due <= sent {
-            std::thread::sleep(Duration::from_millis(2));
-            continue;
-        }
-        let aborted = transactions && transaction % 5 == 4;
+struct Run<'a> {
+    producer: &'a ThreadedProducer<Acks>,
+    topic: &'a str,
+    counts: &'a Counts,
+    stop: &'a AtomicBool,
+}
+
+impl Run<'_> {
+    fn produce(&self, partitions: usize, rate: u64, transactions: bool) -> Result<()> {
         if transactions {
-            producer.begin_transaction()?;
+            self.producer.init_transactions(TIMEOUT).context("cannot begin with transactions")?;
         }
-        while sent < due {
-            let partition = (sent % partitions as u64) as usize;
-            sent += 1;
-            let kind = match (aborted, sent % POISON_EVERY) {
-                (true, _) => Kind::Aborted,
-                (false, 0) => Kind::Poison,
-                (false, _) => Kind::Good,
-            };
-            let n = next[partition];
-            if kind == Kind::Good {
-                next[partition] += 1;
+        let begun = Instant::now();
+        let mut next = vec![0_u64; partitions];
+        let (mut sent, mut transaction) = (0_u64, 0_u64);
+        while !self.stop.load(Ordering::Relaxed) {
+            let due = (begun.elapsed().as_secs_f64() * rate as f64) as u64;
+            if due <= sent {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
             }
-            send(producer, topic, partition, kind, &payload(kind, partition, n, sent))?;
+            let abort = transactions && transaction % 5 == 4;
+            let before = next.clone();
+            let mut batch = Vec::new();
+            if transactions {
+                self.producer.begin_transaction().context("cannot begin a transaction")?;
+            }
+            while sent < due {
+                let partition = (sent % partitions as u64) as usize;
+                sent += 1;
+                let kind = match (abort, sent % POISON_EVERY) {
+                    (true, _) => Kind::Aborted,
+                    (false, 0) => Kind::Poison,
+                    (false, _) => Kind::Good,
+                };
+                let n = next[partition];
+                if kind == Kind::Good {
+                    next[partition] += 1;
+                }
+                let counted = if transactions { Kind::InTransaction } else { kind };
+                batch.push((kind, partition));
+                self.send(partition, counted, &payload(kind, partition, n, sent))?;
+            }
+            if transactions {
+                transaction += 1;
+                if self.end(abort)? {
+                    batch.into_iter().for_each(|(kind, partition)| self.counts.add(kind, partition));
+                } else {
+                    next = before;
+                }
+            }
         }
-        if transactions {
-            transaction += 1;
-            if aborted {
-                producer.abort_transaction(TIMEOUT)?;
+        self.producer.flush(TIMEOUT).context("the broker did not acknowledge everything")
+    }
+
+    /// Whether the transaction was committed. A broker on a busy machine may make it impossible; then it is aborted.
+    fn end(&self, mut abort: bool) -> Result<bool> {
+        let begun = Instant::now();
+        loop {
+            let outcome = if abort {
+                self.producer.abort_transaction(TIMEOUT)
             } else {
-                producer.commit_transaction(TIMEOUT)?;
+                self.producer.commit_transaction(TIMEOUT)
+            };
+            match outcome {
+                Ok(()) => return Ok(!abort),
+                Err(KafkaError::Transaction(e)) if !abort && e.txn_requires_abort() => abort = true,
+                Err(KafkaError::Transaction(e)) if e.is_retriable() && begun.elapsed() < TIMEOUT => (),
+                Err(e) => return Err(e).context(if abort { "cannot abort" } else { "cannot commit" }),
             }
         }
     }
-    producer.flush(TIMEOUT).context("the broker did not acknowledge everything")
+
+    fn send(&self, partition: usize, kind: Kind, payload: &str) -> Result<()> {
+        let mut record = BaseRecord::with_opaque_to(self.topic, Box::new((partition, kind)))
+            .partition(partition as i32)
+            .payload(payload)
+            .key("k");
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((e, back)) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                    record = back;
+                }
+                Err((e, _)) => return Err(e).context("cannot produce"),
+            }
+        }
+    }
 }
 
 fn payload(kind: Kind, p: usize, n: u64, sent: u64) -> String {
@@ -231,23 +295,6 @@ fn payload(kind: Kind, p: usize, n: u64, sent: u64) -> String {
             n % 100,
             1 + n % 4,
         ),
-    }
-}
-
-fn send(producer: &ThreadedProducer<Acks>, topic: &str, partition: usize, kind: Kind, payload: &str) -> Result<()> {
-    let mut record = BaseRecord::with_opaque_to(topic, Box::new((partition, kind)))
-        .partition(partition as i32)
-        .payload(payload)
-        .key("k");
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((e, back)) if e.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull) => {
-                std::thread::sleep(Duration::from_millis(5));
-                record = back;
-            }
-            Err((e, _)) => return Err(e.into()),
-        }
     }
 }
 

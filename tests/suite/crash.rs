@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 use rand::Rng;
 use tidewater_devbroker::{DevBroker, DevBrokerConfig};
 use tidewater_tests::{ChildServer, Client, LEDGER_COLUMNS, Ledger, LedgerCheck, Ports, log_path, tail};
@@ -13,9 +13,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 pub fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("crash/kill_under_load", || Ok(kill_under_load(6)?)),
-        Trial::test("crash/graceful_stop_commits", || Ok(graceful_stop_commits()?)),
+        Trial::test("crash/kill_under_load", || kill_under_load(6).map_err(failed)),
+        Trial::test("crash/graceful_stop_commits", || graceful_stop_commits().map_err(failed)),
     ]
+}
+
+/// With every cause: the outermost context alone says little.
+pub fn failed(e: anyhow::Error) -> Failed {
+    Failed::from(format!("{e:#}"))
 }
 
 /// What one round of killing works on.
@@ -65,9 +70,15 @@ impl Scene<'_> {
         for failpoint in self.failpoints {
             server.kill()?;
             server = self.start(ports, &[("TIDEWATER_FAILPOINT", failpoint)])?;
-            tidewater_tests::wait_for(&format!("the server to end itself at {failpoint}"), LIMIT, || {
+            let waited = tidewater_tests::wait_for(&format!("the server to end itself at {failpoint}"), LIMIT, || {
+                anyhow::ensure!(ledger.is_alive(), "the producer ended");
                 Ok(server.has_ended().then_some(()))
-            })?;
+            });
+            if let Err(e) = waited {
+                let produced = ledger.produced();
+                let producer = ledger.stop().map_or_else(|e| format!("{e:#}"), |_| "well".to_owned());
+                return Err(e.context(format!("{produced} rows produced; the producer is {producer}")));
+            }
             server = self.start(ports, &[])?;
         }
         let check = ledger.stop()?;

@@ -11,13 +11,13 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidewater_tests::{Kafka, LedgerCheck, create_topic, log_path, tail};
 
-use crate::crash::Scene;
+use crate::crash::{Scene, failed};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub fn trials() -> Vec<Trial> {
     let e2e = |name: &str, run: fn() -> Result<()>| {
-        Trial::test(format!("e2e/{name}"), move || Ok(run()?)).with_ignored_flag(true)
+        Trial::test(format!("e2e/{name}"), move || run().map_err(failed)).with_ignored_flag(true)
     };
     vec![e2e("killed_under_load_with_kafka", killed_under_load), e2e("kafka_connector", kafka_connector)]
 }
@@ -78,7 +78,10 @@ fn killed_under_load() -> Result<()> {
         );
         read_back(&parts, &dir.path().join("data"), &check)
     });
-    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+    outcome.with_context(|| {
+        let (server, broker) = (tail(&log_path(dir.path()), 40), tail(&dir.path().join("kafka/kafka.log"), 20));
+        format!("end of the server's log:\n{server}\nend of the broker's log:\n{broker}\n")
+    })
 }
 
 fn read_back(parts: &Path, data: &Path, check: &LedgerCheck) -> Result<()> {
