@@ -38,3 +38,5 @@ pub use supervisor::Supervisor;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrong;
