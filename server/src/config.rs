@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use crate::tls::TlsFiles;
+
 /// One setting, as `tidewater settings` prints it.
 #[derive(Debug)]
 pub struct Setting {
@@ -32,11 +34,27 @@ pub const SETTINGS: &[Setting] = &[
         "Database of definitions and of the SQL catalog",
     ),
     setting("pg_listen", "ADDR:PORT", "127.0.0.1:5433", "Address of the Postgres protocol"),
-    setting("pg_user", "NAME", "tidewater", "Name of the user who may connect"),
+    setting("pg_user", "NAME", "tidewater", "Name of the user who may connect, by either protocol"),
     setting("pg_password", "TEXT", "", "Password of that user; needed to listen beyond this machine"),
     setting("pg_max_connections", "NUMBER", "200", "Connections of the Postgres protocol, at most"),
     setting("pg_max_message", "SIZE", "64MiB", "Largest message that a Postgres client may send"),
-    setting("flight_listen", "ADDR:PORT", "127.0.0.1:32010", "Address of Arrow Flight SQL (reserved: not served yet)"),
+    setting("tls_cert", "FILE", "", "Certificate of the server (PEM, with its chain); both protocols then speak TLS"),
+    setting("tls_key", "FILE", "", "Private key of that certificate (PEM)"),
+    setting(
+        "tls_required",
+        "true|false",
+        "false",
+        "Refuse Postgres clients of other machines that do not encrypt (Flight SQL always does where tls_cert is set)",
+    ),
+    setting("flight_listen", "ADDR:PORT", "127.0.0.1:32010", "Address of Arrow Flight SQL"),
+    setting("flight_max_sessions", "NUMBER", "200", "Sessions of Flight SQL, at most"),
+    setting("flight_max_message", "SIZE", "64MiB", "Largest message that a Flight SQL client may send"),
+    setting(
+        "flight_session_timeout",
+        "DURATION",
+        "1h",
+        "A Flight SQL session that is not used for so long is forgotten, and its token with it",
+    ),
     setting("http_listen", "ADDR:PORT", "127.0.0.1:8090", "Address of /healthz, /readyz and /metrics"),
     setting("query_threads", "NUMBER", "<cores>", "Threads that run queries"),
     setting("flow_threads", "NUMBER", "<cores>", "Threads that run flows"),
@@ -89,7 +107,12 @@ pub struct Config {
     pub pg_password: Option<Secret>,
     pub pg_max_connections: usize,
     pub pg_max_message: usize,
+    pub tls: Option<TlsFiles>,
+    pub tls_required: bool,
     pub flight_listen: SocketAddr,
+    pub flight_max_sessions: usize,
+    pub flight_max_message: usize,
+    pub flight_session_timeout: Duration,
     pub http_listen: SocketAddr,
     pub query_threads: usize,
     pub flow_threads: usize,
@@ -153,7 +176,12 @@ impl Config {
             pg_password: (!password.is_empty()).then_some(Secret(password)),
             pg_max_connections: number("pg_max_connections", &or_default("pg_max_connections"))?,
             pg_max_message: size("pg_max_message", &or_default("pg_max_message"))? as usize,
+            tls: tls(value("tls_cert"), value("tls_key"))?,
+            tls_required: boolean("tls_required", &or_default("tls_required"))?,
             flight_listen: address("flight_listen", &or_default("flight_listen"))?,
+            flight_max_sessions: number("flight_max_sessions", &or_default("flight_max_sessions"))?,
+            flight_max_message: size("flight_max_message", &or_default("flight_max_message"))? as usize,
+            flight_session_timeout: duration("flight_session_timeout", &or_default("flight_session_timeout"))?,
             http_listen: address("http_listen", &or_default("http_listen"))?,
             query_threads: threads("query_threads")?,
             flow_threads: threads("flow_threads")?,
@@ -224,6 +252,19 @@ fn invalid(name: &str, value: &str, use_: &str) -> anyhow::Error {
 
 fn address(name: &str, value: &str) -> Result<SocketAddr> {
     value.parse().map_err(|_| invalid(name, value, "use ADDRESS:PORT, as in 127.0.0.1:5433"))
+}
+
+fn boolean(name: &str, value: &str) -> Result<bool> {
+    value.parse().map_err(|_| invalid(name, value, "use true or false"))
+}
+
+fn tls(cert: Option<String>, key: Option<String>) -> Result<Option<TlsFiles>> {
+    let given = |v: Option<String>| v.filter(|v| !v.is_empty()).map(PathBuf::from);
+    match (given(cert), given(key)) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        _ => bail!("tls_cert and tls_key belong together: set both or none"),
+    }
 }
 
 fn number(name: &str, value: &str) -> Result<usize> {

@@ -167,8 +167,12 @@ impl Engine {
             )
             .with_hint(format!("The database is called \"{DEFAULT_CATALOG}\".")));
         }
-        self.refuse_while_stopping()?;
         let settings = Settings::for_login(&self.defaults, &login)?;
+        self.session_with(login, settings)
+    }
+
+    pub(crate) fn session_with(self: &Arc<Self>, login: Login, settings: Settings) -> Result<Session, SqlError> {
+        self.refuse_while_stopping()?;
         let pid = self.next_pid.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let session = Session::new(self.clone(), login, settings, pid);
         let mut sessions = self.sessions.lock();

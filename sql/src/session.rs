@@ -252,6 +252,11 @@ impl Session {
         }
     }
 
+    /// Another session of the same client with the settings of this one, to run something beside it.
+    pub fn fork(&self) -> Result<Self, SqlError> {
+        self.engine.session_with(self.login.clone(), self.settings.clone())
+    }
+
     /// All statements of a text, or the first syntax error in it.
     pub fn parse(&self, sql: &str) -> Result<Vec<ParsedStatement>, SqlError> {
         dialect::parse(sql)

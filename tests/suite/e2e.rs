@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
-use tidewater_tests::{Kafka, LedgerCheck, create_topic, log_path, tail};
+use tidewater_tests::{EmbeddedServer, Kafka, LedgerCheck, create_topic, log_path, tail};
 
 use crate::crash::{Scene, failed};
 
@@ -19,7 +19,12 @@ pub fn trials() -> Vec<Trial> {
     let e2e = |name: &str, run: fn() -> Result<()>| {
         Trial::test(format!("e2e/{name}"), move || run().map_err(failed)).with_ignored_flag(true)
     };
-    vec![e2e("killed_under_load_with_kafka", killed_under_load), e2e("kafka_connector", kafka_connector)]
+    vec![
+        e2e("killed_under_load_with_kafka", killed_under_load),
+        e2e("kafka_connector", kafka_connector),
+        e2e("flight_python", flight_python),
+        e2e("flight_jdbc", flight_jdbc),
+    ]
 }
 
 /// The connector's own tests, against the real broker: isolation, control records, retention, topic ids, sign-in.
@@ -42,6 +47,39 @@ fn kafka_connector() -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     ensure!(text.contains("test result: ok. 8 passed"), "another number of tests than expected ran:\n{text}");
+    Ok(())
+}
+
+/// The Python of the guide, as it stands there, block after block against one server.
+fn flight_python() -> Result<()> {
+    let server = EmbeddedServer::start(&[])?;
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/flight-sql.md");
+    let blocks = crate::documents::blocks(&guide, "python");
+    ensure!(!blocks.is_empty(), "there is no Python in {}", guide.display());
+    for block in blocks {
+        let script = block.replace("localhost:32010", &server.flight_addr().to_string());
+        let output = Command::new(parts()?.join("python/bin/python")).args(["-c", &script]).output()?;
+        ensure!(output.status.success(), "{}\nin:\n{script}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+fn flight_jdbc() -> Result<()> {
+    let server = EmbeddedServer::start(&[])?;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/FlightJdbc.java");
+    let jar = parts()?.join("flight-jdbc/flight-sql-jdbc-driver.jar");
+    // The driver hangs where it may not reach into java.nio, so it gets a limit.
+    let output = Command::new("timeout")
+        .args(["120", "java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp"])
+        .args([&jar, &source])
+        .arg(server.flight_addr().to_string())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && text.trim_end().ends_with("ok"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - `slt/…`: every file under `tests/slt`, each against a server and a development broker of its own;
 //! - `crash/…`: a server in its own process, killed and started again;
+//! - `flight/…`: Arrow Flight SQL, through arrow-flight's own client;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
 //! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -9,6 +10,7 @@
 mod crash;
 mod documents;
 mod e2e;
+mod flight;
 mod slt;
 
 use std::process::ExitCode;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     // Servers with broker and flows: more at once than cores only makes them wait for each other.
     arguments.test_threads.get_or_insert(2);
     let trials: Vec<Trial> =
-        slt::trials().into_iter().chain(crash::trials()).chain(documents::trials()).chain(e2e::trials()).collect();
+        [slt::trials(), flight::trials(), crash::trials(), documents::trials(), e2e::trials()].concat();
     println!(
         "found {} slt files, {} tests in all",
         trials.iter().filter(|t| t.name().starts_with("slt/")).count(),

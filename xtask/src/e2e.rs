@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{cargo, root};
 
 const KAFKA_VERSION: &str = "4.3.1";
+const FLIGHT_JDBC: &str = "org.apache.arrow:flight-sql-jdbc-driver:18.3.0";
 const PYTHON_PACKAGES: &[&str] = &[
     "pyiceberg[sql-sqlite]==0.12.0",
     "pyarrow==26.0.1",
@@ -19,6 +20,10 @@ const PYTHON_PACKAGES: &[&str] = &[
     "duckdb-extension-httpfs==1.5.5",
     "duckdb-extension-iceberg==1.5.5",
     "psycopg[binary]==3.3.9",
+    "adbc-driver-flightsql==1.13.0",
+    "adbc-driver-manager==1.13.0",
+    "pandas==3.1.1",
+    "polars==2.1.0",
 ];
 
 pub fn run(args: &[String]) -> Result<()> {
@@ -26,6 +31,7 @@ pub fn run(args: &[String]) -> Result<()> {
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
     needs()?;
     kafka(&dir)?;
+    flight_jdbc(&dir)?;
     python(&dir)?;
     let filter = format!("e2e/{}", args.first().map_or("", String::as_str));
     let dir = dir.to_str().context("the download directory's path is not UTF-8")?;
@@ -58,7 +64,7 @@ fn directory() -> Result<PathBuf> {
 fn needs() -> Result<()> {
     let mut missing = Vec::new();
     for (program, argument, package) in [
-        ("java", "-version", "openjdk-17-jre-headless"),
+        ("javac", "-version", "openjdk-17-jdk-headless"),
         ("mvn", "-version", "maven"),
         ("python3", "--version", "python3 python3-venv"),
         ("psql", "--version", "postgresql-client"),
@@ -103,6 +109,26 @@ fn kafka(dir: &Path) -> Result<()> {
     let link = dir.join("kafka");
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(&libs, &link).context("cannot link the Kafka jars")
+}
+
+/// The Flight SQL driver of Apache Arrow: one jar with everything in it.
+fn flight_jdbc(dir: &Path) -> Result<()> {
+    let jars = dir.join("flight-jdbc");
+    let done = jars.join(".complete");
+    if std::fs::read_to_string(&done).is_ok_and(|have| have == FLIGHT_JDBC) {
+        return Ok(());
+    }
+    eprintln!("fetching {FLIGHT_JDBC} with Maven");
+    let status = Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "dependency:copy", "-Dmdep.stripVersion=true"])
+        .arg(format!("-Dartifact={FLIGHT_JDBC}"))
+        .arg(format!("-DoutputDirectory={}", jars.display()))
+        .status()
+        .context("cannot run mvn")?;
+    if !status.success() {
+        bail!("Maven could not fetch {FLIGHT_JDBC}");
+    }
+    std::fs::write(done, FLIGHT_JDBC).context("cannot note the fetched driver")
 }
 
 fn python(dir: &Path) -> Result<()> {

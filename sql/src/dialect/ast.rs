@@ -26,6 +26,26 @@ impl ParsedStatement {
         super::text::chars_before(&self.text, location).map(|n| self.offset + n + 1)
     }
 
+    /// BEGIN, COMMIT, SAVEPOINT and their like.
+    pub fn is_transaction_control(&self) -> bool {
+        use ast::Statement as S;
+        matches!(&self.statement, Statement::Sql(sql) if matches!(
+            **sql,
+            S::StartTransaction { .. }
+                | S::Commit { .. }
+                | S::Rollback { .. }
+                | S::Savepoint { .. }
+                | S::ReleaseSavepoint { .. }
+        ))
+    }
+
+    /// SET, RESET and DISCARD: what they do is seen by later statements of the same session.
+    pub fn changes_session(&self) -> bool {
+        use ast::Statement as S;
+        matches!(&self.statement, Statement::Sql(sql)
+            if matches!(**sql, S::Set(_) | S::Reset(_) | S::Discard { .. }))
+    }
+
     /// The text as it may be logged or listed: without the values of secrets.
     pub fn log_text(&self) -> std::borrow::Cow<'_, str> {
         match &self.statement {
