@@ -84,7 +84,7 @@ fn flight_jdbc() -> Result<()> {
 }
 
 /// Where `cargo xtask e2e` put the parts.
-fn parts() -> Result<PathBuf> {
+pub fn parts() -> Result<PathBuf> {
     let dir = std::env::var_os("TIDEWATER_E2E_DIR").context("run these tests with `cargo xtask e2e`")?;
     Ok(PathBuf::from(dir))
 }

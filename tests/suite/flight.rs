@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
-use arrow::array::{Array, AsArray, Int32Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::util::pretty::pretty_format_batches;
 use arrow_flight::FlightInfo;
@@ -231,7 +231,7 @@ async fn sessions(addr: SocketAddr) -> Result<()> {
 async fn cancel(addr: SocketAddr) -> Result<()> {
     let mut client = connect(addr).await?;
     let info = client
-        .execute("SELECT a.value FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b".to_owned(), None)
+        .execute("SELECT a FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b".to_owned(), None)
         .await?;
     let ticket = info.endpoint[0].ticket.clone().context("no ticket")?;
     let mut stream = client.do_get(ticket).await?;
@@ -246,7 +246,7 @@ async fn cancel(addr: SocketAddr) -> Result<()> {
     client.execute_update("SET statement_timeout = '200ms'".to_owned(), None).await?;
     let late = query(
         &mut client,
-        "SELECT sum(a.value * b.value) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b",
+        "SELECT sum(a * b) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b",
     )
     .await;
     let status = refused(late)?;

@@ -117,7 +117,11 @@ async fn bound(
     statement: &Statement,
     request: Request<PeekableFlightDataStream>,
 ) -> Result<Vec<Vec<ScalarValue>>, Status> {
-    let data = request.into_inner().map_err(|e| FlightError::Tonic(Box::new(e)));
+    let data = request
+        .into_inner()
+        // A message that carries the command alone: nothing is bound by it.
+        .try_filter(|data| std::future::ready(!data.data_header.is_empty()))
+        .map_err(|e| FlightError::Tonic(Box::new(e)));
     let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
     let mut rows = Vec::new();
     while let Some(batch) = batches.try_next().await.map_err(Status::from)? {
