@@ -15,5 +15,6 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod http;
+pub mod lock;
 pub mod pgwire;
 pub mod process;

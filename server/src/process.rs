@@ -22,6 +22,7 @@ use crate::assembly;
 use crate::config::Config;
 use crate::demo;
 use crate::http::{self, Readiness};
+use crate::lock::DataLock;
 use crate::pgwire::{self, PgConfig};
 
 /// A running server. Dropping it without [`Server::stop`] is like pulling the plug: nothing is lost, but flows do not
@@ -39,6 +40,8 @@ pub struct Server {
     flow: Option<Runtime>,
     /// Ends when the last client has been told.
     serving: JoinHandle<()>,
+    /// Let go of last.
+    _lock: DataLock,
 }
 
 /// How long clients have to take in that the server ends.
@@ -47,6 +50,12 @@ const FAREWELL: Duration = Duration::from_secs(5);
 impl Server {
     /// Opens the stores, loads definitions, starts flows, accepts connections. Blocks until all that is done.
     pub fn start(config: Config) -> Result<Self> {
+        let lock = DataLock::take(&config.data_dir)?;
+        Self::start_locked(config, lock)
+    }
+
+    /// [`Server::start`] for who holds the directory already.
+    pub fn start_locked(config: Config, lock: DataLock) -> Result<Self> {
         pgwire::check_listen(config.pg_listen, config.pg_password.is_some())?;
         for dir in [&config.data_dir, &config.warehouse] {
             std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
@@ -72,7 +81,9 @@ impl Server {
                 password: config.pg_password.as_ref().map(|p| p.0.clone()),
                 max_connections: config.pg_max_connections,
                 max_message_bytes: config.pg_max_message,
-                ..PgConfig::default()
+                max_prepared_statements: config.pg_max_prepared,
+                startup_timeout: config.pg_startup_timeout,
+                idle_timeout: (!config.pg_idle_timeout.is_zero()).then_some(config.pg_idle_timeout),
             };
             let serving = pgwire::serve(pg_listener, Arc::clone(&engine), pg, shutdown.clone());
             let serving = tokio::spawn(async move {
@@ -95,6 +106,7 @@ impl Server {
             query: Some(query),
             flow: Some(flow),
             serving,
+            _lock: lock,
         })
     }
 
