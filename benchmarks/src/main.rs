@@ -1,5 +1,6 @@
 //! Benchmarks: each prints what it measured beside a peer, in one run. See `benchmarks/README.md`.
 
+mod commits;
 mod cpu;
 mod events;
 mod ingest;
@@ -20,6 +21,8 @@ struct Arguments {
 enum Benchmark {
     /// Kafka JSON into a streaming table, beside a bare loop over the same topic
     Ingest(ingest::Options),
+    /// Commits of a flow while snapshots pile up
+    Commits(commits::Options),
     /// One run of the bare loop; `ingest` starts it as a process of its own
     #[command(hide = true)]
     BareLoop(ingest::BareLoop),
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     }
     let outcome = match Arguments::parse().benchmark {
         Benchmark::Ingest(options) => ingest::run(&options),
+        Benchmark::Commits(options) => commits::run(&options),
         Benchmark::BareLoop(options) => ingest::bare_loop(&options),
     };
     match outcome {

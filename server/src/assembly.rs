@@ -23,6 +23,8 @@ fn connectors() -> Vec<Arc<dyn StreamConnector>> {
 pub async fn assemble(config: &Config, spill_dir: PathBuf, query: Handle, flow: Handle) -> Result<Arc<Engine>> {
     let metastore = SqliteMetastore::open(&config.metastore).await.context("the metastore cannot be opened")?;
     let mut options = SqlLakeOptions::local(absolute(&config.metastore)?, warehouse_url(&config.warehouse)?);
+    options.snapshot_retention = config.snapshot_retention;
+    options.snapshots_kept = config.snapshots_kept;
     options.metadata_cache_bytes = config.cache_memory as u64;
     let lake = SqlLake::open(options).await.context("the warehouse cannot be opened")?;
     let blobs = lake.blobs();
@@ -36,6 +38,7 @@ pub async fn assemble(config: &Config, spill_dir: PathBuf, query: Handle, flow: 
         statement_timeout: config.statement_timeout,
         query_parallelism: config.query_threads,
         flow: flow_settings,
+        engine: config.engine.clone(),
         ..EngineDefaults::default()
     };
     Engine::new(EngineParts {

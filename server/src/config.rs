@@ -2,11 +2,13 @@
 //! are the same setting; the flag wins over the variable, the variable over the file, the file over the default.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use tidewater_streaming::EngineSettings;
 
 use crate::tls::TlsFiles;
 
@@ -38,6 +40,14 @@ pub const SETTINGS: &[Setting] = &[
     setting("pg_password", "TEXT", "", "Password of that user; needed to listen beyond this machine"),
     setting("pg_max_connections", "NUMBER", "200", "Connections of the Postgres protocol, at most"),
     setting("pg_max_message", "SIZE", "64MiB", "Largest message that a Postgres client may send"),
+    setting("pg_max_prepared", "NUMBER", "1000", "Prepared statements of one session, and portals, at most"),
+    setting("pg_startup_timeout", "DURATION", "30s", "Longest time from a Postgres client's first byte to its sign-in"),
+    setting(
+        "pg_idle_timeout",
+        "DURATION",
+        "0s",
+        "Sessions outside of a transaction that send nothing for this long are closed; 0 is no limit",
+    ),
     setting("tls_cert", "FILE", "", "Certificate of the server (PEM, with its chain); both protocols then speak TLS"),
     setting("tls_key", "FILE", "", "Private key of that certificate (PEM)"),
     setting(
@@ -80,7 +90,70 @@ pub const SETTINGS: &[Setting] = &[
         "Longest run of a statement, unless the session sets another; 0 is no limit",
     ),
     setting("commit_interval", "DURATION", "2s", "Time between two commits of a flow, unless it sets another"),
+    setting(
+        "max_commit_interval",
+        "DURATION",
+        "60s",
+        "The time between two commits grows to this at most, where a commit takes long itself",
+    ),
     setting("max_trigger_size", "SIZE", "256MiB", "Source bytes after which a flow commits early"),
+    setting(
+        "snapshot_retention",
+        "DURATION",
+        "1h",
+        "How long snapshots of new tables are kept: their history.expire.max-snapshot-age-ms, unless TBLPROPERTIES says",
+    ),
+    setting(
+        "snapshots_kept",
+        "NUMBER",
+        "1",
+        "How many snapshots of new tables are kept however old: their history.expire.min-snapshots-to-keep",
+    ),
+    setting("maintain_commits", "NUMBER", "50", "Commits of a flow after which its table is maintained …"),
+    setting(
+        "maintain_interval",
+        "DURATION",
+        "5min",
+        "… or time, whichever is first: manifests merged, snapshots expired",
+    ),
+    setting("checkpoints_kept", "NUMBER", "16", "Checkpoints of a flow that are kept behind the newest"),
+    setting(
+        "max_outbox_entries",
+        "NUMBER",
+        "64",
+        "Triggers whose dead letters may wait for their table; above it commits wait",
+    ),
+    setting("layout_poll", "DURATION", "5s", "How often a flow asks for its topic's partitions and ends"),
+    setting("topic_gone_after", "DURATION", "60s", "A topic that was read counts as gone when missing for this long"),
+    setting(
+        "commit_timeout",
+        "DURATION",
+        "60s",
+        "A commit without an answer counts as unknown after this, and is resolved",
+    ),
+    setting(
+        "load_timeout",
+        "DURATION",
+        "30s",
+        "Longest wait of a flow for its catalog, its store or the layout of its topic",
+    ),
+    setting("retry_min", "DURATION", "100ms", "First pause between attempts of one step of a flow; it doubles …"),
+    setting("retry_max", "DURATION", "15s", "… up to this"),
+    setting("restart_min", "DURATION", "1s", "First pause before a failed flow starts again; it doubles …"),
+    setting("restart_max", "DURATION", "60s", "… up to this"),
+    setting("stable_after", "DURATION", "120s", "A flow that ran this long begins again with the shortest pause"),
+    setting(
+        "fence_watch",
+        "DURATION",
+        "10s",
+        "A flow that lost its table to another writer looks on for this long, and takes over only if nobody writes",
+    ),
+    setting(
+        "drain_deadline",
+        "DURATION",
+        "30s",
+        "How long pausing, changing and dropping wait for a flow to commit; then it is cut off, and reads again",
+    ),
     setting(
         "shutdown_timeout",
         "DURATION",
@@ -107,6 +180,10 @@ pub struct Config {
     pub pg_password: Option<Secret>,
     pub pg_max_connections: usize,
     pub pg_max_message: usize,
+    pub pg_max_prepared: usize,
+    pub pg_startup_timeout: Duration,
+    /// Zero: for ever.
+    pub pg_idle_timeout: Duration,
     pub tls: Option<TlsFiles>,
     pub tls_required: bool,
     pub flight_listen: SocketAddr,
@@ -124,6 +201,10 @@ pub struct Config {
     pub statement_timeout: Duration,
     pub commit_interval: Duration,
     pub max_trigger_size: u64,
+    pub snapshot_retention: Duration,
+    pub snapshots_kept: u64,
+    /// What holds for every flow.
+    pub engine: EngineSettings,
     pub shutdown_timeout: Duration,
     pub log: String,
     pub log_format: LogFormat,
@@ -167,6 +248,8 @@ impl Config {
             None => Ok(cores),
             Some(v) => number(name, &v),
         };
+        let time = |name: &str| positive(name, duration(name, &or_default(name))?);
+        let count = |name: &str| number(name, &or_default(name)).map(|n| n as u64);
         let password = or_default("pg_password");
         Ok(Self {
             warehouse: warehouse(value("warehouse"), &data_dir)?,
@@ -176,6 +259,9 @@ impl Config {
             pg_password: (!password.is_empty()).then_some(Secret(password)),
             pg_max_connections: number("pg_max_connections", &or_default("pg_max_connections"))?,
             pg_max_message: size("pg_max_message", &or_default("pg_max_message"))? as usize,
+            pg_max_prepared: number("pg_max_prepared", &or_default("pg_max_prepared"))?,
+            pg_startup_timeout: time("pg_startup_timeout")?,
+            pg_idle_timeout: duration("pg_idle_timeout", &or_default("pg_idle_timeout"))?,
             tls: tls(value("tls_cert"), value("tls_key"))?,
             tls_required: boolean("tls_required", &or_default("tls_required"))?,
             flight_listen: address("flight_listen", &or_default("flight_listen"))?,
@@ -191,8 +277,29 @@ impl Config {
             spill_dir: value("spill_dir").map_or_else(|| data_dir.join("spill"), PathBuf::from),
             spill_limit: size("spill_limit", &or_default("spill_limit"))?,
             statement_timeout: duration("statement_timeout", &or_default("statement_timeout"))?,
-            commit_interval: positive("commit_interval", duration("commit_interval", &or_default("commit_interval"))?)?,
+            commit_interval: time("commit_interval")?,
             max_trigger_size: size("max_trigger_size", &or_default("max_trigger_size"))?,
+            snapshot_retention: time("snapshot_retention")?,
+            snapshots_kept: count("snapshots_kept")?,
+            engine: EngineSettings {
+                max_commit_interval: time("max_commit_interval")?,
+                layout_poll: time("layout_poll")?,
+                topic_gone_after: time("topic_gone_after")?,
+                commit_timeout: time("commit_timeout")?,
+                load_timeout: time("load_timeout")?,
+                retry_min: time("retry_min")?,
+                retry_max: time("retry_max")?,
+                restart_min: time("restart_min")?,
+                restart_max: time("restart_max")?,
+                stable_after: time("stable_after")?,
+                fence_watch: time("fence_watch")?,
+                checkpoints_kept: count("checkpoints_kept")?,
+                max_outbox_entries: number("max_outbox_entries", &or_default("max_outbox_entries"))?,
+                maintain_commits: count("maintain_commits")?,
+                maintain_interval: time("maintain_interval")?,
+                drain_deadline: time("drain_deadline")?,
+                ..EngineSettings::default()
+            },
             shutdown_timeout: duration("shutdown_timeout", &or_default("shutdown_timeout"))?,
             log: or_default("log"),
             log_format: match or_default("log_format").as_str() {
@@ -205,13 +312,34 @@ impl Config {
     }
 }
 
-/// Settings among the process's environment variables. Other variables with the prefix are left to their readers.
-pub fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Values {
-    let known = |key: &str| {
-        let name = key.strip_prefix("TIDEWATER_")?.to_lowercase();
-        SETTINGS.iter().any(|s| s.name == name).then_some(name)
-    };
-    variables.filter_map(|(k, v)| known(&k).map(|name| (name, v))).collect()
+/// Variables with our prefix that are no settings: of tests, and of Kubernetes, which names some after a service.
+const OTHER_VARIABLES: &[&str] = &["FAILPOINT", "E2E_DIR", "SLT_UPDATE", "PORT"];
+const OTHER_PREFIXES: &[&str] = &["TEST_", "PORT_", "SERVICE_", "SECRET_"];
+
+/// Settings among the process's environment variables. Any other with the prefix is refused, as it would be ignored.
+pub fn from_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Values> {
+    let mut values = Values::new();
+    for (key, value) in variables {
+        let Some(rest) = key.to_str().and_then(|k| k.strip_prefix("TIDEWATER_")) else { continue };
+        if OTHER_VARIABLES.contains(&rest) || OTHER_PREFIXES.iter().any(|p| rest.starts_with(p)) {
+            continue;
+        }
+        let name = rest.to_lowercase();
+        if !SETTINGS.iter().any(|s| s.name == name) || rest != name.to_uppercase() {
+            let near = match similar(&name) {
+                Some(near) => format!("did you mean TIDEWATER_{}?", near.to_uppercase()),
+                None => {
+                    "`tidewater settings` lists all settings; the value of a secret goes in TIDEWATER_SECRET_…, or \
+                         in a variable without this prefix"
+                        .to_owned()
+                }
+            };
+            bail!("unknown variable TIDEWATER_{rest}; {near}");
+        }
+        let value = value.into_string().map_err(|_| anyhow!("the value of variable TIDEWATER_{rest} is not UTF-8"))?;
+        values.insert(name, value);
+    }
+    Ok(values)
 }
 
 fn read_file(path: &Path) -> Result<Values> {
@@ -238,11 +366,15 @@ fn parse_file(text: &str) -> Result<Values> {
     Ok(values)
 }
 
+fn similar(name: &str) -> Option<&'static str> {
+    let scored = SETTINGS.iter().map(|s| (strsim::jaro_winkler(s.name, name), s.name));
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.75).map(|(_, near)| near)
+}
+
 fn nearest(name: &str) -> String {
-    let near = SETTINGS.iter().map(|s| (strsim::jaro_winkler(s.name, name), s.name)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match near {
-        Some((score, near)) if score > 0.75 => format!("; did you mean \"{near}\"?"),
-        _ => "; `tidewater settings` lists them all".to_owned(),
+    match similar(name) {
+        Some(near) => format!("; did you mean \"{near}\"?"),
+        None => "; `tidewater settings` lists them all".to_owned(),
     }
 }
 
@@ -347,9 +479,10 @@ mod tests {
         std::fs::write(&path, "data-dir = \"/f\"\npg_user = \"f\"\nquery_memory = \"1GiB\"").unwrap();
         let env = from_environment(
             [("TIDEWATER_DATA_DIR", "/e"), ("TIDEWATER_PG_USER", "e"), ("TIDEWATER_FAILPOINT", "x"), ("HOME", "/h")]
-                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .map(|(k, v)| (OsString::from(k), OsString::from(v)))
                 .into_iter(),
-        );
+        )
+        .unwrap();
         let c = Config::load(&values(&[("data_dir", "/c")]), &env, Some(&path)).unwrap();
         assert_eq!((c.data_dir.to_str().unwrap(), c.pg_user.as_str(), c.query_memory), ("/c", "e", 1 << 30));
         assert_eq!(c.metastore, PathBuf::from("/c/tidewater.db"));
@@ -361,6 +494,19 @@ mod tests {
         assert_eq!(e, "unknown setting \"pg_lisen\"; did you mean \"pg_listen\"?");
         assert!(parse_file("zzz = 1").unwrap_err().to_string().contains("tidewater settings"));
         assert!(parse_file("[pg_listen]\na = 1").unwrap_err().to_string().contains("must be a string"));
+    }
+
+    #[test]
+    fn unknown_variables_are_refused() {
+        let read = |key: &str| from_environment([(OsString::from(key), OsString::from("1"))].into_iter());
+        let e = read("TIDEWATER_PG_LISTN").unwrap_err().to_string();
+        assert_eq!(e, "unknown variable TIDEWATER_PG_LISTN; did you mean TIDEWATER_PG_LISTEN?");
+        assert!(read("TIDEWATER_ZZZ").unwrap_err().to_string().contains("tidewater settings"));
+        // Not the variable that is read, on a system where case counts.
+        assert!(read("TIDEWATER_pg_listen").is_err());
+        for other in ["TIDEWATER_TEST_KAFKA", "TIDEWATER_SERVICE_HOST", "TIDEWATER_PORT_5433_TCP", "PG_LISTN"] {
+            assert!(read(other).unwrap().is_empty(), "{other}");
+        }
     }
 
     #[test]
@@ -379,6 +525,20 @@ mod tests {
     fn the_reference_page_is_current() {
         let page = include_str!("../../docs/reference/settings.md");
         assert!(page.ends_with(&reference()), "put the output of `tidewater settings` into docs/reference/settings.md");
+    }
+
+    /// The documented defaults are those that the engine has of itself.
+    #[test]
+    fn defaults_are_the_engines() {
+        let c = Config::load(&Values::new(), &Values::new(), None).unwrap();
+        assert_eq!(c.engine, EngineSettings::default());
+        let given = values(&[("restart_max", "5min"), ("maintain_commits", "7"), ("pg_idle_timeout", "1min")]);
+        let c = Config::load(&given, &Values::new(), None).unwrap();
+        assert_eq!((c.engine.restart_max, c.engine.maintain_commits), (Duration::from_secs(300), 7));
+        assert_eq!(c.pg_idle_timeout, Duration::from_secs(60));
+        for (name, bad) in [("restart_min", "0s"), ("snapshots_kept", "0"), ("pg_startup_timeout", "30")] {
+            assert!(Config::load(&values(&[(name, bad)]), &Values::new(), None).is_err(), "{name}");
+        }
     }
 
     #[test]

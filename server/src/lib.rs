@@ -17,6 +17,7 @@ pub mod config;
 pub mod demo;
 pub mod flight;
 pub mod http;
+pub mod lock;
 pub mod pgwire;
 pub mod process;
 pub mod tls;

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::demo;
 use crate::flight::{self, FlightConfig};
 use crate::http::{self, Readiness};
+use crate::lock::DataLock;
 use crate::pgwire::{self, PgConfig};
 use crate::tls::Tls;
 
@@ -42,6 +43,8 @@ pub struct Server {
     flow: Option<Runtime>,
     /// Ends when the last client has been told.
     serving: JoinHandle<()>,
+    /// Let go of last.
+    _lock: DataLock,
 }
 
 /// How long clients have to take in that the server ends.
@@ -50,6 +53,12 @@ const FAREWELL: Duration = Duration::from_secs(5);
 impl Server {
     /// Opens the stores, loads definitions, starts flows, accepts connections. Blocks until all that is done.
     pub fn start(config: Config) -> Result<Self> {
+        let lock = DataLock::take(&config.data_dir)?;
+        Self::start_locked(config, lock)
+    }
+
+    /// [`Server::start`] for who holds the directory already.
+    pub fn start_locked(config: Config, lock: DataLock) -> Result<Self> {
         for addr in [config.pg_listen, config.flight_listen] {
             pgwire::check_listen(addr, config.pg_password.is_some())?;
         }
@@ -81,16 +90,18 @@ impl Server {
                 password: config.pg_password.as_ref().map(|p| p.0.clone()),
                 max_connections: config.pg_max_connections,
                 max_message_bytes: config.pg_max_message,
+                max_prepared_statements: config.pg_max_prepared,
+                startup_timeout: config.pg_startup_timeout,
+                idle_timeout: (!config.pg_idle_timeout.is_zero()).then_some(config.pg_idle_timeout),
                 tls: tls.as_ref().map(|t| Arc::clone(&t.pg)),
                 tls_required: config.tls_required,
-                ..PgConfig::default()
             };
             let flight = FlightConfig {
                 user: config.pg_user.clone(),
                 password: config.pg_password.as_ref().map(|p| p.0.clone()),
                 max_sessions: config.flight_max_sessions,
                 max_message_bytes: config.flight_max_message,
-                max_statements: 1000,
+                max_statements: config.pg_max_prepared,
                 session_timeout: config.flight_session_timeout,
                 tls: tls.map(|t| t.flight),
             };
@@ -120,6 +131,7 @@ impl Server {
             query: Some(query),
             flow: Some(flow),
             serving,
+            _lock: lock,
         })
     }
 

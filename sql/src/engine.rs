@@ -42,6 +42,7 @@ pub struct EngineDefaults {
     /// How many partitions of a query run side by side.
     pub query_parallelism: usize,
     pub flow: FlowSettings,
+    pub engine: EngineSettings,
 }
 
 impl Default for EngineDefaults {
@@ -52,6 +53,7 @@ impl Default for EngineDefaults {
             batch_rows: 8192,
             query_parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             flow: FlowSettings::default(),
+            engine: EngineSettings::default(),
         }
     }
 }
@@ -117,7 +119,7 @@ impl Engine {
             supervisor: Arc::new(Supervisor::new(
                 parts.flow_runtime,
                 Arc::new(FlowPlanner::new(engine.clone())),
-                Env::system(EngineSettings::default()),
+                Env::system(parts.defaults.engine.clone()),
             )),
             metastore: parts.metastore,
             lake: parts.lake,

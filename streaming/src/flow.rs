@@ -79,7 +79,7 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
             None => Ok(()),
         };
     };
-    status.layout(&layout);
+    status.layout(&layout, env.now_ms());
     adopt_ids(&mut standing, &layout);
     env.failpoints.reach("start.recovered").await;
     tracing::info!(
@@ -367,20 +367,18 @@ impl<'a> Coordinator<'a> {
                     return Err(Failure::topic_gone(e));
                 }
                 tracing::warn!(flow = %self.spec.name, error = %e, "topic looks gone, asking again");
-                self.status.trouble(&e, self.env.now_ms());
+                self.status.topic_away(&e, self.env.now_ms());
                 return Ok(());
             }
-            // Readers find out by themselves whether that matters.
+            // Readers find out by themselves whether that matters; until they do nothing is known of the topic's end.
             Err(e) if e.is_retryable() => {
                 tracing::debug!(flow = %self.spec.name, error = %e, "topic layout not available");
+                self.status.topic_away(&e, self.env.now_ms());
                 return Ok(());
             }
             Err(e) => return Err(e.into()),
         };
-        if self.absence.looks > 0 {
-            self.absence = Absence::default();
-            self.status.trouble_over();
-        }
+        self.absence = Absence::default();
         source::check_identity(&self.setup.identity, &layout)?;
         match source::gaps(before, &layout) {
             // Gaps are for the lanes to find: they know what they have in hand.
@@ -392,7 +390,7 @@ impl<'a> Coordinator<'a> {
                 return Ok(());
             }
         }
-        self.status.layout(&layout);
+        self.status.layout(&layout, self.env.now_ms());
         let new = source::new_partitions(&self.known, &layout);
         // What such a partition has lost already its lane finds out, as with any other gap.
         self.known = source::with_new_partitions(std::mem::take(&mut self.known), &layout);

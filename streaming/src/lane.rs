@@ -119,7 +119,7 @@ impl Lane {
                     // That asks the broker for the topic and the partitions.
                     Ok(()) if self.absent => {
                         self.absent = false;
-                        self.setup.status.trouble_over();
+                        self.setup.status.topic_back();
                     }
                     Ok(()) => {}
                     Err(e) => self.on_read_error(e).await?,
@@ -263,7 +263,7 @@ impl Lane {
         if self.failures > 0 || self.unfounded_losses > 0 {
             self.failures = 0;
             self.unfounded_losses = 0;
-            self.setup.status.trouble_over();
+            self.setup.status.topic_back();
         }
         let status = &self.setup.status;
         status.consumed(batch, out, dead);
@@ -298,7 +298,8 @@ impl Lane {
     fn wait_out(&mut self, e: &Error) {
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(flow = %self.setup.flow, error = %e, failures = self.failures, "topic does not answer");
-        self.setup.status.trouble(e, self.setup.env.now_ms());
+        // Over when the topic can be asked for its marks again: no record may come for long.
+        self.setup.status.topic_away(e, self.setup.env.now_ms());
         if self.failures > 1 {
             self.reader = None;
         }

@@ -140,7 +140,7 @@ impl<'a> Publisher<'a> {
         drop(permit);
         let took = began.elapsed();
         let now_ms = self.env.now_ms();
-        self.status.committed(&self.anchor, self.positions.clone(), took, now_ms);
+        self.status.committed(&self.anchor, self.positions.clone(), rows.out, took, now_ms);
         if max_timestamp_ms > 0 {
             let age_ms = now_ms.saturating_sub(max_timestamp_ms).max(0);
             self.status.metrics().freshness_seconds.record(age_ms as f64 / 1000.0);

@@ -154,12 +154,12 @@ impl Ledger {
         if transactions {
             config.set("transactional.id", format!("ledger-{topic}"));
         }
-        let producer: ThreadedProducer<Acks> = config.create_with_context(Acks(Arc::clone(&counts)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let thread = {
             let (topic, stop, counts) = (topic.to_owned(), Arc::clone(&stop), Arc::clone(&counts));
             std::thread::spawn(move || {
-                let run = Run { producer: &producer, topic: &topic, counts: &counts, stop: &stop };
+                let producer = config.create_with_context(Acks(Arc::clone(&counts)))?;
+                let mut run = Run { config, producer, topic, counts, stop };
                 run.produce(partitions, rate, transactions)
             })
         };
@@ -192,15 +192,16 @@ impl Ledger {
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-struct Run<'a> {
-    producer: &'a ThreadedProducer<Acks>,
-    topic: &'a str,
-    counts: &'a Counts,
-    stop: &'a AtomicBool,
+struct Run {
+    config: ClientConfig,
+    producer: ThreadedProducer<Acks>,
+    topic: String,
+    counts: Arc<Counts>,
+    stop: Arc<AtomicBool>,
 }
 
-impl Run<'_> {
-    fn produce(&self, partitions: usize, rate: u64, transactions: bool) -> Result<()> {
+impl Run {
+    fn produce(&mut self, partitions: usize, rate: u64, transactions: bool) -> Result<()> {
         if transactions {
             self.producer.init_transactions(TIMEOUT).context("cannot begin with transactions")?;
         }
@@ -247,8 +248,12 @@ impl Run<'_> {
         self.producer.flush(TIMEOUT).context("the broker did not acknowledge everything")
     }
 
-    /// Whether the transaction was committed. A broker on a busy machine may make it impossible; then it is aborted.
-    fn end(&self, mut abort: bool) -> Result<bool> {
+    /// Whether the transaction was committed. A broker may make it impossible; then it is aborted.
+    fn end(&mut self, mut abort: bool) -> Result<bool> {
+        if abort {
+            // So that there is something on the topic that readers must not see.
+            self.producer.flush(TIMEOUT).context("the broker did not acknowledge what will be aborted")?;
+        }
         let begun = Instant::now();
         loop {
             let outcome = if abort {
@@ -258,15 +263,22 @@ impl Run<'_> {
             };
             match outcome {
                 Ok(()) => return Ok(!abort),
-                Err(KafkaError::Transaction(e)) if !abort && e.txn_requires_abort() => abort = true,
                 Err(KafkaError::Transaction(e)) if e.is_retriable() && begun.elapsed() < TIMEOUT => (),
-                Err(e) => return Err(e).context(if abort { "cannot abort" } else { "cannot commit" }),
+                Err(KafkaError::Transaction(e)) if !abort && e.txn_requires_abort() => abort = true,
+                // The broker lost track of the transaction, which it does now and then when one follows another at
+                // once. A producer of the same name has it aborted, whatever is left of it.
+                Err(_) if abort => {
+                    self.producer = self.config.create_with_context(Acks(Arc::clone(&self.counts)))?;
+                    self.producer.init_transactions(TIMEOUT).context("cannot begin with transactions again")?;
+                    return Ok(false);
+                }
+                Err(e) => return Err(e).context("cannot commit"),
             }
         }
     }
 
     fn send(&self, partition: usize, kind: Kind, payload: &str) -> Result<()> {
-        let mut record = BaseRecord::with_opaque_to(self.topic, Box::new((partition, kind)))
+        let mut record = BaseRecord::with_opaque_to(&self.topic, Box::new((partition, kind)))
             .partition(partition as i32)
             .payload(payload)
             .key("k");

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("crash/kill_under_load", || kill_under_load(6).map_err(failed)),
         Trial::test("crash/graceful_stop_commits", || graceful_stop_commits().map_err(failed)),
+        Trial::test("crash/one_server_per_directory", || one_server_per_directory().map_err(failed)),
     ]
 }
 
@@ -131,6 +132,31 @@ fn graceful_stop_commits() -> Result<()> {
         check.verify(&client, "kept", "system.dlq.ledger", LIMIT)
     })();
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+/// A second server on the same directory ends at once and says why; the lock of one that was killed is free.
+fn one_server_per_directory() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("data");
+    let (first_log, second_log) = (dir.path().join("first.log"), dir.path().join("second.log"));
+    let mut first = ChildServer::start(&data, Ports::free()?, &first_log, &[], &[])?;
+    first.client(LIMIT)?.run("CREATE TABLE t (a BIGINT)")?;
+    let mut second = ChildServer::start(&data, Ports::free()?, &second_log, &[], &[])?;
+    tidewater_tests::wait_for("the second server to end", LIMIT, || Ok(second.has_ended().then_some(())))?;
+    let said = tail(&second_log, 5);
+    let names_it = said.contains("uses the data directory") && said.contains(data.to_str().context("not UTF-8")?);
+    anyhow::ensure!(names_it, "it said: {said}");
+    first.client(LIMIT)?.run("SELECT * FROM t")?;
+    first.kill()?;
+    let mut third = ChildServer::start(&data, Ports::free()?, &first_log, &[], &[])?;
+    third.client(LIMIT)?.run("SELECT * FROM t")?;
+    // What would be ignored is refused.
+    let env = [("TIDEWATER_COMMIT_INTERVALL", "1s")];
+    let mut wrong = ChildServer::start(&dir.path().join("other"), Ports::free()?, &second_log, &[], &env)?;
+    tidewater_tests::wait_for("the misconfigured server to end", LIMIT, || Ok(wrong.has_ended().then_some(())))?;
+    let said = tail(&second_log, 5);
+    anyhow::ensure!(said.contains("did you mean TIDEWATER_COMMIT_INTERVAL?"), "it said: {said}");
+    Ok(())
 }
 
 fn start_broker(dir: &Path, partitions: i32) -> Result<DevBroker> {

@@ -244,11 +244,8 @@ async fn cancel(addr: SocketAddr) -> Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     client.execute_update("SET statement_timeout = '200ms'".to_owned(), None).await?;
-    let late = query(
-        &mut client,
-        "SELECT sum(a * b) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b",
-    )
-    .await;
+    let late =
+        query(&mut client, "SELECT sum(a * b) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b").await;
     let status = refused(late)?;
     ensure!(status.message().contains("57014"), "{status:?}");
     Ok(())

@@ -1,7 +1,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::Row;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
@@ -62,12 +61,9 @@ impl Pointers {
         .execute(&self.pool)
         .await?;
         // A database made by an older implementation (schema V0) has no such column.
-        let columns = sqlx::query("SELECT name FROM pragma_table_info('iceberg_tables')").fetch_all(&self.pool).await?;
-        let mut has_type = false;
-        for column in &columns {
-            has_type |= column.try_get::<String, _>(0)? == "iceberg_type";
-        }
-        if !has_type {
+        let columns: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM pragma_table_info('iceberg_tables')").fetch_all(&self.pool).await?;
+        if !columns.iter().any(|name| name == "iceberg_type") {
             sqlx::query("ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)").execute(&self.pool).await?;
         }
         Ok(())
@@ -80,7 +76,7 @@ impl Pointers {
 
     /// Where the metadata of a table is now; `None` where there is no such table.
     pub(crate) async fn get(&self, namespace: &str, table: &str) -> Result<Option<String>> {
-        let row = sqlx::query(
+        let location: Option<Option<String>> = sqlx::query_scalar(
             "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?
              AND table_name = ? AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
         )
@@ -90,8 +86,7 @@ impl Pointers {
         .fetch_optional(&self.pool)
         .await
         .map_err(|e| error::sql("look up a table", e))?;
-        let location = row.map(|r| r.try_get::<Option<String>, _>(0)).transpose();
-        Ok(location.map_err(|e| error::sql("look up a table", e))?.flatten())
+        Ok(location.flatten())
     }
 
     /// The compare-and-swap behind every commit. False where the table is no longer at `expected`. An error leaves
@@ -157,7 +152,7 @@ impl Pointers {
 
     /// Names of the tables of one namespace, sorted.
     pub(crate) async fn tables(&self, namespace: &str) -> Result<Vec<String>> {
-        let rows = sqlx::query(
+        sqlx::query_scalar(
             "SELECT table_name FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?
              AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL) ORDER BY table_name",
         )
@@ -165,21 +160,19 @@ impl Pointers {
         .bind(namespace)
         .fetch_all(&self.pool)
         .await
-        .map_err(|e| error::sql("list tables", e))?;
-        strings(&rows)
+        .map_err(|e| error::sql("list tables", e))
     }
 
     /// All namespaces, sorted; those too that only a table of another implementation implies.
     pub(crate) async fn namespaces(&self) -> Result<Vec<String>> {
-        let rows = sqlx::query(
+        sqlx::query_scalar(
             "SELECT namespace FROM iceberg_namespace_properties WHERE catalog_name = ?1
              UNION SELECT table_namespace FROM iceberg_tables WHERE catalog_name = ?1 ORDER BY 1",
         )
         .bind(CATALOG)
         .fetch_all(&self.pool)
         .await
-        .map_err(|e| error::sql("list schemas", e))?;
-        strings(&rows)
+        .map_err(|e| error::sql("list schemas", e))
     }
 
     /// False where it was there already.
@@ -217,8 +210,4 @@ impl Pointers {
                 .with_hint("Drop the tables first."))
         }
     }
-}
-
-fn strings(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<String>> {
-    rows.iter().map(|r| r.try_get::<String, _>(0).map_err(|e| error::sql("read names", e))).collect()
 }

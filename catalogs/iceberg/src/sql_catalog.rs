@@ -1,6 +1,7 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use iceberg::spec::{
@@ -42,6 +43,9 @@ pub struct SqlLakeOptions {
     pub object_store: Arc<dyn ObjectStore>,
     /// Bound of what is kept of manifests and Parquet footers.
     pub metadata_cache_bytes: u64,
+    /// How long and how many snapshots new tables keep, where their properties do not say.
+    pub snapshot_retention: Duration,
+    pub snapshots_kept: u64,
 }
 
 impl SqlLakeOptions {
@@ -52,6 +56,8 @@ impl SqlLakeOptions {
             warehouse: warehouse.into(),
             object_store: Arc::new(LocalFileSystem::new()),
             metadata_cache_bytes: 256 << 20,
+            snapshot_retention: Duration::from_secs(3600),
+            snapshots_kept: 1,
         }
     }
 }
@@ -83,6 +89,7 @@ impl SqlLake {
                 storage,
                 cache,
                 parsed,
+                defaults: properties::defaults(options.snapshot_retention, options.snapshots_kept),
                 #[cfg(test)]
                 lost_answers: 0.into(),
                 #[cfg(test)]
@@ -117,6 +124,8 @@ pub(crate) struct Lake {
     cache: Arc<MetadataCache>,
     /// By location: a metadata file never changes. Which one is current is asked each time.
     parsed: Cache<String, Parsed>,
+    /// Properties of new tables.
+    defaults: BTreeMap<String, String>,
     /// How many answers to swaps are lost from now on.
     #[cfg(test)]
     pub(crate) lost_answers: std::sync::atomic::AtomicUsize,
@@ -284,7 +293,7 @@ impl Lake {
         if self.pointers.get(&name.namespace().join("."), &name.name).await?.is_some() {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
         }
-        let metadata = new_metadata(&self.storage, table)?;
+        let metadata = new_metadata(&self.storage, &self.defaults, table)?;
         let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), uuid::Uuid::new_v4());
         let json =
             serde_json::to_vec(&metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
@@ -483,14 +492,14 @@ fn check_name(kind: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn new_metadata(storage: &Storage, table: NewTable) -> Result<TableMetadata> {
+fn new_metadata(storage: &Storage, defaults: &BTreeMap<String, String>, table: NewTable) -> Result<TableMetadata> {
     let uuid = uuid::Uuid::now_v7();
     if table.schema.fields().is_empty() {
         return Err(Error::invalid(format!("table \"{}\" has no columns", table.name)));
     }
     let schema = Arc::new(to_iceberg(&table.schema)?);
     let spec = partition_spec(&schema, &table.partition_by)?;
-    let mut all: HashMap<String, String> = properties::defaults().into_iter().collect();
+    let mut all: HashMap<String, String> = defaults.clone().into_iter().collect();
     all.extend(table.properties);
     if let Some(comment) = table.comment {
         all.insert("comment".to_string(), comment);

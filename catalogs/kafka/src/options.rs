@@ -67,6 +67,8 @@ const OWNED: &[(&str, &str)] = &[
 pub(crate) struct Options {
     /// How long a question to the broker may take.
     pub(crate) timeout: Duration,
+    /// How many brokers are named.
+    pub(crate) brokers: usize,
     base: ClientConfig,
 }
 
@@ -179,7 +181,7 @@ impl Options {
         if let Some(text) = get("properties") {
             set_properties(&mut config, connection, text)?;
         }
-        let options = Self { timeout, base: config };
+        let options = Self { timeout, brokers: brokers.split(',').count(), base: config };
         // librdkafka checks names and values itself, and opens no socket for it.
         options.base.create_native_config().map_err(|e| config_error(&connection.name, e))?;
         Ok(options)

@@ -28,10 +28,11 @@ use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
 use tidewater_catalogs::{Error, ErrorKind, ReadBatch, Result, StreamReader};
 use tokio::sync::Notify;
 
-use crate::client::{Context, code_error, no_topic, trouble};
+use crate::client::{Context, code_error, no_topic, refusal, trouble};
 use crate::ffi::{Intake, Message};
 use crate::lane::{Lane, ReadPlan};
 use crate::options::{Options, config_error};
@@ -442,15 +443,27 @@ impl Work<'_> {
             (false, code_error(&self.job.connection, C::TopicAuthorizationFailed, "read the topic"))
         } else if code > 0 {
             // Brokers refuse by positive numbers, and the position stays where it is.
-            (false, Error::unavailable("the broker does not let us read the partition for now"))
+            let e = Error::unavailable("the broker does not let us read the partition for now");
+            (false, e.with_detail(refusal(known(code))))
         } else {
             // Negative ones are librdkafka's own, for bytes that it could not read and has passed over. Going on
             // would lose them.
             let e = Error::new(ErrorKind::DataCorrupt, "records cannot be read as the broker sends them");
-            (true, e.with_context("offset", message.offset()))
+            let why = if is(&[C::BadCompression]) {
+                "A batch cannot be decompressed.".to_owned()
+            } else if is(&[C::BadMessage]) {
+                "The checksum of a batch is wrong, or it is cut off.".to_owned()
+            } else {
+                text
+            };
+            (true, e.with_context("offset", message.offset()).with_detail(why))
         };
-        (fatal, error.with_context("topic", topic).with_context("partition", lane.partition).with_detail(text))
+        (fatal, error.with_context("topic", topic).with_context("partition", lane.partition))
     }
+}
+
+fn known(code: i32) -> RDKafkaErrorCode {
+    RDKafkaRespErr::try_from(code).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
 }
 
 fn lost(next: i64, marks: Option<(i64, i64)>) -> Error {

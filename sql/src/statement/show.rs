@@ -169,7 +169,7 @@ async fn flows(ctx: &StatementContext<'_>, what: ShowWhat) -> Result<Rows> {
             let error = status.and_then(|s| s.error.as_ref());
             row.extend([
                 Cell::from(status.map(|s| number(s.seq))),
-                status.map(tidewater_catalogs::FlowStatus::lag).into(),
+                status.and_then(tidewater_catalogs::FlowStatus::lag).into(),
                 status.map(|s| number(s.rows_out)).into(),
                 status.map(|s| number(s.rows_dead)).into(),
                 error.map(|e| format!("{}: {}", e.code, e.message)).into(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod anchor;
 mod expire;
+mod forget;
 mod manifests;
 mod stage;
 #[cfg(test)]
@@ -93,6 +94,10 @@ impl CommitTable for LakeCommitTable {
                     .with_source(e),
             ),
         }
+    }
+
+    async fn forget(&self, flow: &str) -> Result<()> {
+        forget::forget(self, flow).await
     }
 
     async fn maintain(&self) -> Result<()> {

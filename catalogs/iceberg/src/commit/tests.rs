@@ -334,6 +334,27 @@ async fn a_lost_tag_breaks_the_anchor() {
     assert_eq!(refused(table.try_commit(&found, &ask).await).kind(), ErrorKind::Conflict);
 }
 
+/// The tag of a dropped flow kept its last snapshot, and so its files, for ever.
+#[tokio::test]
+async fn a_forgotten_flow_leaves_rows_and_no_anchor() {
+    let lake = TestLake::new().await;
+    lake.table("t", vec![]).await;
+    let table = handle(&lake).await;
+    table.forget(FLOW).await.unwrap();
+    let head = begin(table.as_ref()).await;
+    let head = next(table.as_ref(), &head, 0, 5).await;
+    lake.lake.shared().lost_answers.store(1, std::sync::atomic::Ordering::SeqCst);
+    table.forget(FLOW).await.unwrap();
+    let after = table.load_head(FLOW).await.unwrap();
+    assert_eq!((after.anchor, after.main_snapshot_id), (AnchorState::Absent, head.main_snapshot_id));
+    let info = lake.lake.load_table(&TableName::public("t")).await.unwrap();
+    assert!(!info.info().properties.keys().any(|k| k.contains(FLOW)), "{:?}", info.info().properties);
+    assert_eq!(info.info().current_snapshot.as_ref().unwrap().summary["total-records"], "5");
+    // Whoever still writes for the flow loses, and does not begin anew.
+    let late = request(Some(&valid(&head)), staged(table.as_ref(), 5, 6).await);
+    refused(table.try_commit(&table.load_head(FLOW).await.unwrap(), &late).await);
+}
+
 #[tokio::test]
 async fn a_lost_or_foreign_property_breaks_the_anchor() {
     let lake = TestLake::new().await;
