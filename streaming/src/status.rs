@@ -8,12 +8,14 @@ use tidewater_catalogs::{
 };
 
 use crate::failure::trouble;
+use crate::hot::HotCell;
 use crate::metrics::FlowMetrics;
 
 #[derive(Debug)]
 pub(crate) struct StatusCell {
     status: Mutex<Inner>,
     metrics: FlowMetrics,
+    hot: HotCell,
 }
 
 #[derive(Debug)]
@@ -49,7 +51,11 @@ impl StatusCell {
             commit_interval_ms: 0,
         };
         let metrics = FlowMetrics::new(&definition.name);
-        Self { status: Mutex::new(Inner { status, passing: false }), metrics }
+        Self { status: Mutex::new(Inner { status, passing: false }), metrics, hot: HotCell::default() }
+    }
+
+    pub(crate) fn hot(&self) -> &HotCell {
+        &self.hot
     }
 
     pub(crate) fn metrics(&self) -> &FlowMetrics {
