@@ -4,6 +4,7 @@ mod commits;
 mod cpu;
 mod events;
 mod ingest;
+mod latency;
 
 use std::process::ExitCode;
 
@@ -23,6 +24,8 @@ enum Benchmark {
     Ingest(ingest::Options),
     /// Commits of a flow while snapshots pile up
     Commits(commits::Options),
+    /// From produced to visible over the Postgres protocol, live and committed
+    Latency(latency::Options),
     /// One run of the bare loop; `ingest` starts it as a process of its own
     #[command(hide = true)]
     BareLoop(ingest::BareLoop),
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().benchmark {
         Benchmark::Ingest(options) => ingest::run(&options),
         Benchmark::Commits(options) => commits::run(&options),
+        Benchmark::Latency(options) => latency::run(&options),
         Benchmark::BareLoop(options) => ingest::bare_loop(&options),
     };
     match outcome {

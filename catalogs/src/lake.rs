@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{CommitTable, Result, TableName};
+use crate::{AnchorState, CommitTable, Result, TableName};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,11 @@ pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
 #[async_trait]
 pub trait LakeTable: Send + Sync + std::fmt::Debug {
     fn info(&self) -> &TableInfo;
+    /// Where a flow stands in this state. [`AnchorState::Absent`] where it never wrote here.
+    fn anchor(&self, flow: &str) -> AnchorState {
+        let _ = flow;
+        AnchorState::Absent
+    }
     /// Reads the current snapshot of this state.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while

@@ -25,6 +25,7 @@ use crate::checkpoint::PartitionMove;
 use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
+use crate::hot::HotRows;
 use crate::lane::{Lane, LaneCommand, LaneSetup};
 use crate::outbox::{self, Drainer, Outbox};
 use crate::publish::Publisher;
@@ -97,9 +98,12 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
     let (sealed_tx, sealed_rx) = mpsc::channel(permits);
     let (letters_tx, letters_rx) = mpsc::channel(env.settings.max_outbox_entries.max(1));
     let mut coordinator = Coordinator::new(&spec, &env, &status, &standing, &layout, permits, cut_tx, &interval_ms);
+    let hot = coordinator.hot();
+    // From here on reads see what the lanes make, until this run ends, however it does.
+    let _shown = status.hot().show(&hot);
     coordinator.spawn_lanes(&positions, &gaps)?;
     let publisher =
-        Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake());
+        Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake(), hot);
     status.set_state(FlowState::Running, None);
 
     // Each stage ends when the one before it has: the end of the coordinator drains them all.
@@ -187,6 +191,10 @@ impl<'a> Coordinator<'a> {
         let ahead = settings.memory_bytes / 4;
         let mut identity = standing.source.clone();
         identity.topic.clone_from(&layout.topic);
+        let memory = Memory::new((settings.memory_bytes - ahead).max(1));
+        let open = open_trigger(env, standing.anchor.seq + 1);
+        let hot = HotRows::new(spec.id, &standing.anchor, Arc::clone(&memory));
+        hot.open(&open);
         let setup = LaneSetup {
             flow: spec.name.clone(),
             source: Arc::clone(&spec.source),
@@ -198,7 +206,8 @@ impl<'a> Coordinator<'a> {
             skip_data_loss: settings.skip_data_loss,
             max_trigger_bytes: settings.max_trigger_bytes.max(1),
             reader_bytes: usize::try_from(ahead / lanes as u64).unwrap_or(usize::MAX).max(1 << 16),
-            memory: Memory::new((settings.memory_bytes - ahead).max(1)),
+            memory,
+            hot,
             status: Arc::clone(status),
             wake: Arc::new(Notify::new()),
             env: env.clone(),
@@ -210,7 +219,7 @@ impl<'a> Coordinator<'a> {
             setup,
             lanes: Vec::with_capacity(lanes),
             tasks: JoinSet::new(),
-            open: open_trigger(env, standing.anchor.seq + 1),
+            open,
             permits: Arc::new(Semaphore::new(permits)),
             cut_tx,
             interval_ms,
@@ -223,6 +232,10 @@ impl<'a> Coordinator<'a> {
 
     fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.setup.wake)
+    }
+
+    fn hot(&self) -> Arc<HotRows> {
+        Arc::clone(&self.setup.hot)
     }
 
     fn lane_of(&self, partition: i32) -> usize {
@@ -316,6 +329,7 @@ impl<'a> Coordinator<'a> {
     async fn cut(&mut self, permit: OwnedSemaphorePermit) -> FlowResult<()> {
         self.env.failpoints.reach("cut.before").await;
         let next = open_trigger(self.env, self.open.seq + 1);
+        self.setup.hot.open(&next);
         let mut replies = Vec::with_capacity(self.lanes.len());
         for lane in &self.lanes {
             let (reply, answer) = oneshot::channel();

@@ -8,12 +8,14 @@ use tidewater_catalogs::{
 };
 
 use crate::failure::trouble;
+use crate::hot::HotCell;
 use crate::metrics::FlowMetrics;
 
 #[derive(Debug)]
 pub(crate) struct StatusCell {
     status: Mutex<Inner>,
     metrics: FlowMetrics,
+    hot: HotCell,
 }
 
 #[derive(Debug)]
@@ -80,7 +82,11 @@ impl StatusCell {
         let metrics = FlowMetrics::new(&definition.name);
         let inner = Inner { status, passing: false, topic_away: None };
         inner.gauge(&metrics);
-        Self { status: Mutex::new(inner), metrics }
+        Self { status: Mutex::new(inner), metrics, hot: HotCell::default() }
+    }
+
+    pub(crate) fn hot(&self) -> &HotCell {
+        &self.hot
     }
 
     pub(crate) fn metrics(&self) -> &FlowMetrics {

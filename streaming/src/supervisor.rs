@@ -35,6 +35,7 @@ use uuid::Uuid;
 use crate::env::Env;
 use crate::failure::{FENCED, Failure, FlowResult, PAUSED_ELSEWHERE};
 use crate::flow::{self, RunControl};
+use crate::hot::ReadView;
 use crate::spec::FlowFactory;
 use crate::status::StatusCell;
 
@@ -166,6 +167,13 @@ impl Supervisor {
 
     pub fn status(&self, id: Uuid) -> Option<FlowStatus> {
         self.inner.flows.lock().get(&id).map(|f| f.status.get())
+    }
+
+    /// What the flow of this name holds and has not committed yet. None where it does not run here. To be taken
+    /// before its table is loaded, see [`ReadView::above`].
+    pub fn read_view(&self, name: &str) -> Option<ReadView> {
+        let status = self.inner.flows.lock().values().find(|f| f.name == name).map(|f| Arc::clone(&f.status))?;
+        status.hot().view()
     }
 
     /// Id of the flow with the name that its definition has.

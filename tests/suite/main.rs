@@ -1,6 +1,7 @@
 //! All integration tests, in one binary.
 //!
 //! - `slt/…`: every file under `tests/slt`, each against a server and a development broker of its own;
+//! - `live/…`: reads of rows that are not committed yet, and SUBSCRIBE, while records arrive;
 //! - `crash/…`: a server in its own process, killed and started again;
 //! - `flight/…`: Arrow Flight SQL, through arrow-flight's own client;
 //! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
@@ -15,6 +16,7 @@ mod e2e;
 mod faults;
 mod flight;
 mod fuzz;
+mod live;
 mod slt;
 
 use std::process::ExitCode;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(2);
     let trials: Vec<Trial> = [
         slt::trials(),
+        live::trials(),
         flight::trials(),
         faults::trials(),
         fuzz::trials(),

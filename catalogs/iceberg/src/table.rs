@@ -8,11 +8,12 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
 use tidewater_catalogs::{
-    Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter, TableInfo, Transform,
+    AnchorState, Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter,
+    TableInfo, Transform,
 };
 use uuid::Uuid;
 
-use crate::commit::anchor::COMMIT_UUID;
+use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Staged, stage};
 use crate::scan;
 use crate::schema::without_ids;
@@ -164,6 +165,10 @@ fn committed(metadata: &TableMetadata, commit: Uuid) -> bool {
 impl LakeTable for SqlTable {
     fn info(&self) -> &TableInfo {
         &self.info
+    }
+
+    fn anchor(&self, flow: &str) -> AnchorState {
+        anchor::state(&self.state.metadata, flow)
     }
 
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::PartitionField;
+use tidewater_catalogs::{Offsets, PartitionField};
 
 use super::options::Options;
 
@@ -94,6 +94,9 @@ pub enum Statement {
     Describe(Describe),
     DescribeInferred(DescribeInferred),
     Explain(Explain),
+    Subscribe(Box<Subscribe>),
+    /// COPY (…) TO STDOUT of a query or a SUBSCRIBE.
+    CopyOut(Box<Statement>),
 }
 
 /// A name of one to three parts, as PostgreSQL folds it: lower case where it was not quoted.
@@ -359,6 +362,32 @@ pub struct DescribeInferred {
     pub connection: Name,
     pub topic: String,
     pub options: Options,
+}
+
+/// SUBSCRIBE (query) [FROM …] [UNTIL …].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscribe {
+    pub query: Box<Query>,
+    pub from: SubscribeFrom,
+    pub until: Option<SubscribeUntil>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubscribeFrom {
+    /// What comes from now on.
+    Now,
+    /// All that is there, and what comes.
+    Snapshot,
+    /// The next offset to read of each partition; those that are not named from their earliest record.
+    Offsets(Offsets),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubscribeUntil {
+    /// The first offset not to read of each partition.
+    Offsets(Offsets),
+    /// This many rows.
+    Limit(u64),
 }
 
 #[derive(Debug, Clone, PartialEq)]

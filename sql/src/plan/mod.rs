@@ -23,6 +23,7 @@ pub(crate) mod generated;
 mod guard;
 mod lateral;
 mod literals;
+mod live;
 pub(crate) mod message;
 mod naming;
 mod output;

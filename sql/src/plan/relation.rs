@@ -8,6 +8,7 @@ use tidewater_catalogs::{
     DEFAULT_CATALOG, DLQ_SCHEMA, DefinitionKind, ErrorKind, LakeTable, SYSTEM_CATALOG, StreamSource, StreamSpec,
     TableName,
 };
+use tidewater_streaming::ReadView;
 
 use crate::dialect::Name;
 use crate::engine::Engine;
@@ -52,9 +53,29 @@ pub(crate) struct StreamRelation {
     pub source: Arc<dyn StreamSource>,
 }
 
+/// A table as it was loaded, and what its flow held just before that.
+#[derive(Debug, Clone)]
+pub(crate) struct TableRelation {
+    pub table: Arc<dyn LakeTable>,
+    /// Taken before the table was loaded; none where its flow does not run here.
+    pub hot: Option<ReadView>,
+    pub read: Read,
+}
+
+/// Whether rows that are not committed yet belong to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// As the session says.
+    Session,
+    /// `"t$live"`.
+    Live,
+    /// `"t$committed"`.
+    Committed,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Relation {
-    Table(Arc<dyn LakeTable>),
+    Table(TableRelation),
     Stream(Arc<StreamRelation>),
     System(Arc<dyn TableProvider>),
 }
@@ -133,8 +154,11 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
         let Some((base, suffix)) = candidate.name.rsplit_once('$') else { break };
         let base = TableName::new(&candidate.catalog, &candidate.schema, base);
         match suffix {
-            "committed" => match load(engine, &base).await? {
-                Some(Relation::Table(table)) => return Ok(Some(Relation::Table(table))),
+            "committed" | "live" => match load(engine, &base).await? {
+                Some(Relation::Table(table)) => {
+                    let read = if suffix == "live" { Read::Live } else { Read::Committed };
+                    return Ok(Some(Relation::Table(TableRelation { read, ..table })));
+                }
                 Some(_) => {
                     return Err(SqlError::new(
                         SqlState::WRONG_OBJECT_TYPE,
@@ -144,12 +168,6 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
                 }
                 None => {}
             },
-            "live" => {
-                if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
-                    return Err(SqlError::unsupported("live reads are not supported yet")
-                        .with_hint(format!("Read \"{}\": the last committed snapshot.", base.name)));
-                }
-            }
             "snapshots" | "files" | "manifests" | "partitions" | "refs" | "changes" | "history" => {
                 if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
                     return Err(SqlError::unsupported(format!("metadata table \"${suffix}\" is not supported yet"))
@@ -174,8 +192,11 @@ pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Optio
         let definition = crate::statement::stream_definition(engine, &definition).await?;
         return stream(engine, name, definition).map(|s| Some(Relation::Stream(Arc::new(s))));
     }
+    // Before the table: what is committed in between is then among these rows and in the table, which can be told, and
+    // not missing in both.
+    let hot = engine.supervisor.read_view(&name.to_string());
     match engine.lake.load_table(name).await {
-        Ok(table) => Ok(Some(Relation::Table(table))),
+        Ok(table) => Ok(Some(Relation::Table(TableRelation { table, hot, read: Read::Session }))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }

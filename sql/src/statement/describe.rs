@@ -72,8 +72,8 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
             }
             stream_rows(ctx, &found.name, describe.extended).await
         }
-        Some(Relation::Table(table)) => {
-            let info = table.info();
+        Some(Relation::Table(found)) => {
+            let info = found.table.info();
             let flow = ctx.engine.metastore.get(DefinitionKind::Flow, &info.name.to_string()).await?;
             let is = if flow.is_some() { ObjectKind::StreamingTable } else { ObjectKind::Table };
             let as_flow = describe.kind == Some(ObjectKind::Flow) && flow.is_some();

@@ -112,13 +112,13 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
                 format!("permission denied: \"{shown}\" belongs to the server"),
             ));
         }
-        Some(Relation::Table(table)) if table.info().name.catalog != DEFAULT_CATALOG => {
+        Some(Relation::Table(found)) if found.table.info().name.catalog != DEFAULT_CATALOG => {
             return Err(SqlError::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{shown}\" belongs to the server"),
             ));
         }
-        Some(Relation::Table(table)) => Target::Table(table),
+        Some(Relation::Table(found)) => Target::Table(found.table),
         Some(Relation::Stream(stream)) => Target::Stream(stream),
     };
     let all: Vec<FieldRef> = match &target {
@@ -353,7 +353,8 @@ async fn rows(
     checked: &Checked,
     types: &[Option<DataType>],
 ) -> Result<SendableRecordBatchStream> {
-    let mut planned = Planner::new(ctx, Purpose::Execute).query(&checked.source, types, Some(ctx.params)).await?;
+    let mut planned =
+        Planner::new(ctx, Purpose::Execute).committed().query(&checked.source, types, Some(ctx.params)).await?;
     let schema = planned.plan.schema().clone();
     let given = schema.fields().len();
     if given > checked.columns.len() {

@@ -4,6 +4,7 @@ mod connection;
 mod create_table;
 mod describe;
 mod drop;
+mod dry_run;
 mod explain;
 mod flow;
 mod insert;
@@ -14,6 +15,7 @@ mod set;
 mod show;
 mod stream;
 mod streaming_table;
+mod subscribe;
 mod transaction;
 
 use arrow::datatypes::DataType;
@@ -68,7 +70,8 @@ pub(crate) async fn describe(
         Statement::ShowCreate(_) => Ok((Vec::new(), Some(show::show_create_columns()))),
         Statement::Describe(what) => Ok((Vec::new(), Some(describe::describe_columns(what)))),
         Statement::DescribeInferred(_) => Ok((Vec::new(), Some(describe::describe_inferred_columns()))),
-        Statement::Explain(_) => Ok((Vec::new(), Some(explain::columns()))),
+        Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
+        Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
         _ => none,
     }
 }
@@ -101,6 +104,8 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::Describe(what) => describe::describe(ctx, what).await,
         Statement::DescribeInferred(what) => describe::describe_inferred(ctx, what).await,
         Statement::Explain(what) => explain::explain(ctx, what).await,
+        Statement::Subscribe(what) => subscribe::execute(ctx, what).await,
+        Statement::CopyOut(what) => subscribe::copy_out(ctx, what, prepared).await,
     }
 }
 
@@ -130,7 +135,9 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         | Statement::ShowCreate(_)
         | Statement::Describe(_)
         | Statement::DescribeInferred(_)
-        | Statement::Explain(_) => return None,
+        | Statement::Explain(_)
+        | Statement::Subscribe(_)
+        | Statement::CopyOut(_) => return None,
         Statement::CreateTable(_) => "CREATE TABLE",
         Statement::CreateSchema(_) => "CREATE SCHEMA",
         Statement::CreateSecret(_) => "CREATE SECRET",
@@ -172,7 +179,10 @@ fn refused(statement: &ast::Statement) -> SqlError {
             "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool.",
         ),
         S::CreateFunction(_) => ("CREATE FUNCTION", "Write the expression into the query."),
-        S::Copy { .. } => ("COPY", "Use INSERT … VALUES, or produce the rows to a stream."),
+        S::Copy { .. } => (
+            "this form of COPY",
+            "COPY (SELECT …) TO STDOUT reads; to write, use INSERT … VALUES or produce to a stream.",
+        ),
         S::Declare { .. } | S::Fetch { .. } | S::Close { .. } => {
             ("a cursor", "Let the driver fetch in portions: it does so with the extended protocol.")
         }

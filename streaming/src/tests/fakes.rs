@@ -249,6 +249,17 @@ impl MemTable {
     pub fn anchor(&self, flow: &str) -> AnchorState {
         self.state.lock().anchor(flow)
     }
+    /// Anchor and rows as one loaded state shows them.
+    pub fn seen(&self, flow: &str) -> (AnchorState, Vec<i64>) {
+        let (anchor, paths) = {
+            let state = self.state.lock();
+            (state.anchor(flow), state.committed.clone())
+        };
+        let stored = self.stored.lock();
+        let batches = paths.iter().flat_map(|path| stored.get(path).expect("a committed file is stored"));
+        let ids = |b: &RecordBatch| b.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values().to_vec();
+        (anchor, batches.flat_map(ids).collect())
+    }
     pub fn set_anchor(&self, flow: &str, anchor: AnchorState) {
         self.state.lock().anchors.insert(flow.to_owned(), anchor);
     }
@@ -792,13 +803,18 @@ impl World {
         self.letters.letters().len() >= self.topic.bad().len()
     }
 
-    /// Every good record once in the table, every bad one once in the dead-letter table.
-    pub fn check(&self) {
+    /// Every good record once in the table.
+    pub fn check_rows(&self) {
         let sorted = |mut v: Vec<i64>| {
             v.sort_unstable();
             v
         };
         assert_eq!(sorted(self.target.ids()), sorted(self.topic.good_ids()), "rows");
+    }
+
+    /// And every bad one once in the dead-letter table.
+    pub fn check(&self) {
+        self.check_rows();
         let mut letters = self.letters.letters();
         letters.sort_unstable();
         assert_eq!(letters, self.topic.bad(), "dead letters");
