@@ -22,6 +22,10 @@ use uuid::Uuid;
 
 use crate::trigger::{Memory, OpenTrigger};
 
+/// More is not kept, whatever the flow's budget. Rows that stay touch new pages where others would use the old ones
+/// again, which costs a flow that catches up a fifth of its pace; and so far behind, the newest second is not missed.
+const MAX_HOT_BYTES: usize = 64 << 20;
+
 /// One batch of the flow's output, in the columns of its table. Its bytes count against the flow's memory until the
 /// last reader has let go of it.
 #[derive(Debug)]
@@ -136,7 +140,7 @@ impl HotRows {
         }
         let Some(trigger) = state.triggers.get_mut(&seq) else { return };
         let held = if freed.is_empty() { held } else { limit };
-        let fits = bytes.saturating_add(held) <= limit / 2
+        let fits = bytes.saturating_add(held) <= (limit / 2).min(MAX_HOT_BYTES)
             && bytes.saturating_add(held).saturating_add(writing) <= limit
             && !trigger.truncated;
         if !fits {

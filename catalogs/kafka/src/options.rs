@@ -187,6 +187,11 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether the connection gives this setting of librdkafka itself.
+    pub(crate) fn sets(&self, name: &str) -> bool {
+        self.base.get(name).is_some()
+    }
+
     /// For questions: metadata, offsets, topics.
     pub(crate) fn client(&self, read_uncommitted: bool) -> ClientConfig {
         let mut config = self.base.clone();
@@ -205,7 +210,7 @@ impl Options {
         };
         // An endless reader would rather wait a moment than fetch crumbs; a query wants its last record at once.
         default("fetch.min.bytes", if endless { "1048576" } else { "1" });
-        default("fetch.wait.max.ms", "100");
+        default("fetch.wait.max.ms", "50");
         default("max.partition.fetch.bytes", "8388608");
         default("queued.max.messages.kbytes", if endless { "65536" } else { "16384" });
         default("queued.min.messages", "100000");

@@ -26,10 +26,10 @@ use crate::run::{self, Fed, guard};
 use crate::session::{Notice, Outcome, Prepared, ResultColumn, RowsTag, StatementContext};
 use crate::{SqlError, SqlState};
 
-/// Decoded rows that wait for the query; the broker's client holds a few times as much before it stops fetching.
+/// Decoded rows that wait for the query. The broker's client holds as much once more.
 const BUFFER_BYTES: usize = 8 << 20;
-/// Charged to the memory of queries: the buffer, and the batches on their way.
-const CHARGED_BYTES: usize = 2 * BUFFER_BYTES;
+/// Charged to the memory of queries: both buffers, and the batches on their way.
+const CHARGED_BYTES: usize = 3 * BUFFER_BYTES;
 /// How often the topic is asked for new partitions, and whether it is still the same.
 const LAYOUT_POLL: Duration = Duration::from_secs(5);
 /// A broker that does not answer for this long ends the statement.
