@@ -115,7 +115,8 @@ impl Sessions {
             database: DEFAULT_CATALOG.to_owned(),
             application_name: agent.chars().take(63).collect(),
             client_addr: request.remote_addr().map(|a| a.ip().to_canonical().to_string()),
-            options: Vec::new(),
+            // Programs that compute with results want them to stay: what is committed is also what other engines see.
+            options: vec![("read_mode".to_owned(), "committed".to_owned())],
         };
         let base = self.engine.session(login).map_err(status)?;
         let session = Arc::new(FlightSession {
