@@ -31,7 +31,7 @@ fn state(client: &Client) -> Result<String> {
 }
 
 fn rows(client: &Client) -> Result<u64> {
-    Ok(client.value("SELECT count(*) FROM kept")?.parse()?)
+    Ok(client.value("SELECT count(*) FROM \"kept$committed\"")?.parse()?)
 }
 
 /// The flow commits again: it has `more` rows than now before long.
