@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use tidewater_catalogs_iceberg::{Database, StoreOptions, check_store_options};
 use tidewater_streaming::EngineSettings;
 
 use crate::tls::TlsFiles;
@@ -28,10 +29,22 @@ const fn setting(name: &'static str, shape: &'static str, default: &'static str,
 
 pub const SETTINGS: &[Setting] = &[
     setting("data_dir", "DIR", "tidewater-data", "Directory of everything that is kept on this machine"),
-    setting("warehouse", "DIR|file://DIR", "<data_dir>/warehouse", "Where Iceberg tables are stored"),
+    setting(
+        "warehouse",
+        "DIR|file://DIR|s3://BUCKET/PREFIX|gs://…|abfss://…",
+        "<data_dir>/warehouse",
+        "Where Iceberg tables are stored",
+    ),
+    setting(
+        "warehouse_options",
+        "NAME=VALUE,…",
+        "",
+        "How the object store of the warehouse is reached, as in s3.endpoint=https://…,s3.region=eu-west-1; \
+         what is not said comes from the environment (AWS_…, GOOGLE_…, AZURE_…)",
+    ),
     setting(
         "metastore",
-        "sqlite:FILE",
+        "sqlite:FILE|postgres://…",
         "sqlite:<data_dir>/tidewater.db",
         "Database of definitions and of the SQL catalog",
     ),
@@ -173,8 +186,10 @@ pub const SETTINGS: &[Setting] = &[
 #[derive(Debug, Clone)]
 pub struct Config {
     pub data_dir: PathBuf,
-    pub warehouse: PathBuf,
-    pub metastore: PathBuf,
+    /// An absolute directory, or the URL of a place in an object store.
+    pub warehouse: String,
+    pub warehouse_options: WarehouseOptions,
+    pub metastore: Database,
     pub pg_listen: SocketAddr,
     pub pg_user: String,
     pub pg_password: Option<Secret>,
@@ -220,6 +235,16 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// Options of the warehouse's store; keys may be among them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WarehouseOptions(pub StoreOptions);
+
+impl std::fmt::Debug for WarehouseOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     Text,
@@ -253,6 +278,7 @@ impl Config {
         let password = or_default("pg_password");
         Ok(Self {
             warehouse: warehouse(value("warehouse"), &data_dir)?,
+            warehouse_options: warehouse_options(&or_default("warehouse_options"))?,
             metastore: metastore(value("metastore"), &data_dir)?,
             pg_listen: address("pg_listen", &or_default("pg_listen"))?,
             pg_user: or_default("pg_user"),
@@ -432,23 +458,55 @@ fn size(name: &str, value: &str) -> Result<u64> {
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).filter(|n| *n > 0).ok_or_else(bad)
 }
 
-fn warehouse(value: Option<String>, data_dir: &Path) -> Result<PathBuf> {
-    let Some(value) = value else { return Ok(data_dir.join("warehouse")) };
-    if let Some(path) = value.strip_prefix("file://") {
-        return Ok(PathBuf::from(path));
+fn warehouse(value: Option<String>, data_dir: &Path) -> Result<String> {
+    let Some(value) = value else { return absolute(&data_dir.join("warehouse")) };
+    match value.split_once("://") {
+        None => absolute(Path::new(&value)),
+        Some(("file", path)) => absolute(Path::new(path)),
+        Some(("s3" | "s3a" | "gs" | "abfs" | "abfss" | "az" | "wasbs", rest)) if !rest.trim_matches('/').is_empty() => {
+            Ok(value.trim_end_matches('/').to_owned())
+        }
+        Some(_) => Err(invalid("warehouse", &value, "use a directory, s3://BUCKET/PREFIX, gs://… or abfss://…")),
     }
-    if value.contains("://") {
-        return Err(invalid("warehouse", &value, "this version stores tables on a local disk: use DIR or file://DIR"));
-    }
-    Ok(PathBuf::from(value))
 }
 
-fn metastore(value: Option<String>, data_dir: &Path) -> Result<PathBuf> {
-    let Some(value) = value else { return Ok(data_dir.join("tidewater.db")) };
-    match value.strip_prefix("sqlite:") {
-        Some(path) if !path.is_empty() => Ok(PathBuf::from(path.trim_start_matches("//"))),
-        _ => Err(invalid("metastore", &value, "this version keeps it in SQLite: use sqlite:FILE")),
+fn absolute(path: &Path) -> Result<String> {
+    let path = std::path::absolute(path).with_context(|| format!("{} is no usable path", path.display()))?;
+    Ok(path.to_str().context("the path of the warehouse must be UTF-8")?.to_owned())
+}
+
+/// `name=value` parted by commas or line ends. Values are not repeated in errors: one may be a key.
+fn warehouse_options(text: &str) -> Result<WarehouseOptions> {
+    let mut options = StoreOptions::new();
+    for part in text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()) {
+        let Some((name, value)) = part.split_once('=') else {
+            bail!("invalid value for setting \"warehouse_options\": use NAME=VALUE,NAME=VALUE");
+        };
+        options.insert(name.trim().to_owned(), value.trim().to_owned());
     }
+    check_store_options(&options).map_err(|e| {
+        let hint = e.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        anyhow!("invalid value for setting \"warehouse_options\": {}{hint}", e.message())
+    })?;
+    Ok(WarehouseOptions(options))
+}
+
+fn metastore(value: Option<String>, data_dir: &Path) -> Result<Database> {
+    let database = match value {
+        None => Database::Sqlite(data_dir.join("tidewater.db")),
+        Some(value) => Database::parse(&value).map_err(|_| {
+            // A URL may hold a password, so it is not repeated.
+            anyhow!(
+                "invalid value for setting \"metastore\" (use sqlite:FILE or postgres://USER:PASSWORD@HOST/DATABASE)"
+            )
+        })?,
+    };
+    Ok(match database {
+        Database::Sqlite(path) => Database::Sqlite(
+            std::path::absolute(&path).with_context(|| format!("{} is no usable path", path.display()))?,
+        ),
+        postgres => postgres,
+    })
 }
 
 /// The text of `tidewater settings`.
@@ -485,7 +543,7 @@ mod tests {
         .unwrap();
         let c = Config::load(&values(&[("data_dir", "/c")]), &env, Some(&path)).unwrap();
         assert_eq!((c.data_dir.to_str().unwrap(), c.pg_user.as_str(), c.query_memory), ("/c", "e", 1 << 30));
-        assert_eq!(c.metastore, PathBuf::from("/c/tidewater.db"));
+        assert_eq!(c.metastore, Database::Sqlite(PathBuf::from("/c/tidewater.db")));
     }
 
     #[test]
@@ -518,7 +576,15 @@ mod tests {
         }
         assert!(Config::load(&values(&[("commit_interval", "0s")]), &Values::new(), None).is_err());
         assert!(Config::load(&values(&[("metastore", "mysql://x")]), &Values::new(), None).is_err());
-        assert!(Config::load(&values(&[("warehouse", "s3://x")]), &Values::new(), None).is_err());
+        assert!(Config::load(&values(&[("warehouse", "hdfs://x")]), &Values::new(), None).is_err());
+        let s3 =
+            values(&[("warehouse", "s3://b/p/"), ("warehouse_options", "s3.region=eu, s3.path-style-access=true")]);
+        let s3 = Config::load(&s3, &Values::new(), None).unwrap();
+        assert_eq!((s3.warehouse.as_str(), s3.warehouse_options.0.len()), ("s3://b/p", 2));
+        let slip = Config::load(&values(&[("warehouse_options", "s3.regio=hush")]), &Values::new(), None).unwrap_err();
+        assert!(slip.to_string().contains("s3.regio") && !slip.to_string().contains("hush"), "{slip}");
+        let postgres = values(&[("metastore", "postgres://u:hush@h/d")]);
+        assert!(matches!(Config::load(&postgres, &Values::new(), None).unwrap().metastore, Database::Postgres(_)));
     }
 
     #[test]

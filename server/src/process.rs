@@ -62,9 +62,8 @@ impl Server {
         for addr in [config.pg_listen, config.flight_listen] {
             pgwire::check_listen(addr, config.pg_password.is_some())?;
         }
-        for dir in [&config.data_dir, &config.warehouse] {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
-        }
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
         let tls = config.tls.as_ref().map(Tls::load).transpose()?;
         ensure!(tls.is_some() || !config.tls_required, "tls_required needs tls_cert and tls_key");
         let spill_dir = fresh_spill_dir(&config.spill_dir)?;

@@ -6,9 +6,12 @@ use std::time::Duration;
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::Mutex;
-use tidewater_catalogs::{BlobStore, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector};
+use tidewater_catalogs::{
+    BlobStore, CatalogConnector, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector,
+};
 use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
 
+use crate::catalogs::Catalogs;
 use crate::plan::environment;
 use crate::session::{Login, Session};
 use crate::settings::Settings;
@@ -22,6 +25,8 @@ pub struct EngineParts {
     pub lake: Arc<dyn LakeCatalog>,
     pub blobs: Arc<dyn BlobStore>,
     pub connectors: Vec<Arc<dyn StreamConnector>>,
+    /// Kinds of catalogs that CREATE CATALOG knows.
+    pub catalogs: Vec<Arc<dyn CatalogConnector>>,
     /// Where queries run. Never the runtime of the sockets: a busy query must not keep `SELECT 1` waiting.
     pub query_runtime: tokio::runtime::Handle,
     pub flow_runtime: tokio::runtime::Handle,
@@ -62,7 +67,9 @@ impl Default for EngineDefaults {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) metastore: Arc<dyn Metastore>,
+    /// All catalogs, by the name of the table.
     pub(crate) lake: Arc<dyn LakeCatalog>,
+    pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) connectors: Vec<Arc<dyn StreamConnector>>,
     pub(crate) query_runtime: tokio::runtime::Handle,
@@ -115,6 +122,7 @@ impl Engine {
     pub fn new(parts: EngineParts) -> Result<Arc<Self>, SqlError> {
         let runtime_env = environment::runtime_env(parts.query_memory_bytes, &parts.spill_dir)?;
         let base_state = environment::base_state(runtime_env, &parts.defaults)?;
+        let catalogs = Arc::new(Catalogs::new(parts.lake, parts.metastore.clone(), parts.catalogs));
         Ok(Arc::new_cyclic(|engine: &Weak<Self>| Self {
             supervisor: Arc::new(Supervisor::new(
                 parts.flow_runtime,
@@ -122,7 +130,8 @@ impl Engine {
                 Env::system(parts.defaults.engine.clone()),
             )),
             metastore: parts.metastore,
-            lake: parts.lake,
+            lake: catalogs.clone(),
+            catalogs,
             blobs: parts.blobs,
             connectors: parts.connectors,
             query_runtime: parts.query_runtime,

@@ -27,6 +27,10 @@ pub fn failed(e: anyhow::Error) -> Failed {
 /// What one round of killing works on.
 pub struct Scene<'a> {
     pub dir: &'a Path,
+    /// More settings of the server, and where the streaming table goes.
+    pub settings: Vec<String>,
+    pub before: String,
+    pub table: &'a str,
     pub brokers: String,
     pub partitions: usize,
     pub rate: u64,
@@ -38,18 +42,20 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     fn start(&self, ports: Ports, env: &[(&str, &str)]) -> Result<ChildServer> {
-        let settings = ["--commit-interval", "300ms"];
+        let settings: Vec<&str> =
+            ["--commit-interval", "300ms"].into_iter().chain(self.settings.iter().map(String::as_str)).collect();
         ChildServer::start(&self.dir.join("data"), ports, &log_path(self.dir), &settings, env)
     }
 
     pub fn define(&self, client: &Client) -> Result<()> {
         client.run(&format!(
-            "CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
+            "{}
+             CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
              CREATE STREAM IF NOT EXISTS ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
-             CREATE STREAMING TABLE IF NOT EXISTS kept PARTITIONED BY (days(event_time)) AS
+             CREATE STREAMING TABLE IF NOT EXISTS {} PARTITIONED BY (days(event_time)) AS
                SELECT p, n, aborted, amount, note, event_time, _partition AS kafka_partition, _offset AS kafka_offset
                FROM STREAM ledger;",
-            self.brokers
+            self.before, self.brokers, self.table
         ))?;
         Ok(())
     }
@@ -94,6 +100,9 @@ fn kill_under_load(kills: usize) -> Result<()> {
     let broker = start_broker(dir.path(), 3)?;
     let scene = Scene {
         dir: dir.path(),
+        settings: Vec::new(),
+        before: String::new(),
+        table: "kept",
         brokers: broker.addr().to_string(),
         partitions: 3,
         rate: 3000,
@@ -112,6 +121,9 @@ fn graceful_stop_commits() -> Result<()> {
     let broker = start_broker(dir.path(), 2)?;
     let scene = Scene {
         dir: dir.path(),
+        settings: Vec::new(),
+        before: String::new(),
+        table: "kept",
         brokers: broker.addr().to_string(),
         partitions: 2,
         rate: 2000,

@@ -83,10 +83,11 @@ pub enum Statement {
     CreateConnection(CreateConnection),
     AlterConnection(AlterConnection),
     ValidateConnection(Name),
+    CreateCatalog(CreateCatalog),
     CreateStream(CreateStream),
     CreateStreamingTable(Box<CreateStreamingTable>),
     AlterFlow(AlterFlow),
-    /// DROP of SECRET, CONNECTION, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
+    /// DROP of SECRET, CONNECTION, CATALOG, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
     Drop(Drop),
     /// SHOW STREAMS and its like. SHOW of a setting is in `Sql`.
     Show(Show),
@@ -189,6 +190,14 @@ pub struct CreateConnection {
 }
 
 #[derive(Debug, Clone, PartialEq)]
+pub struct CreateCatalog {
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub name: Name,
+    pub options: Options,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub struct AlterConnection {
     pub name: Name,
     pub set: Options,
@@ -278,6 +287,7 @@ pub enum AlterFlowAction {
 pub enum ObjectKind {
     Secret,
     Connection,
+    Catalog,
     Stream,
     StreamingTable,
     Flow,
@@ -290,6 +300,7 @@ impl ObjectKind {
         match self {
             Self::Secret => "SECRET",
             Self::Connection => "CONNECTION",
+            Self::Catalog => "CATALOG",
             Self::Stream => "STREAM",
             Self::StreamingTable => "STREAMING TABLE",
             Self::Flow => "FLOW",
@@ -303,6 +314,7 @@ impl ObjectKind {
         match self {
             Self::Secret => "secret",
             Self::Connection => "connection",
+            Self::Catalog => "catalog",
             Self::Stream => "stream",
             Self::StreamingTable => "streaming table",
             Self::Flow => "flow",

@@ -52,12 +52,6 @@ const REFUSED: &[Row] = &[
     (&["EXECUTE", "TASK"], "tasks are not supported yet", TASK_HINT),
     (&["SHOW", "TASKS"], "tasks are not supported yet", TASK_HINT),
     (&["SHOW", "TASK"], "tasks are not supported yet", TASK_HINT),
-    (
-        &["CREATE", "CATALOG"],
-        "CREATE CATALOG is not supported yet",
-        "There is one catalog, \"lake\"; the server's --warehouse says where it is.",
-    ),
-    (&["DROP", "CATALOG"], "DROP CATALOG is not supported yet", "There is one catalog, \"lake\"."),
     (&["TAIL"], "TAIL is not supported", SUBSCRIBE_HINT),
     (&["REFRESH", "STREAMING", "TABLE"], "REFRESH STREAMING TABLE is not supported yet", REFRESH_HINT),
     (&["ROLLBACK", "STREAMING", "TABLE"], "ROLLBACK STREAMING TABLE is not supported yet", REFRESH_HINT),

@@ -395,7 +395,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "INSERT INTO t BY NAME SELECT 1 AS a",
         "OPTIMIZE t",
         "VACUUM t RETAIN '7 days'",
-        "CREATE CATALOG c WITH (type = 'rest')",
         "DESCRIBE HISTORY t",
         "CANCEL QUERY 1",
     ] {

@@ -91,25 +91,15 @@ pub(crate) fn new_name(settings: &Settings, name: &Name) -> Result<TableName> {
             TableName::new(DEFAULT_CATALOG, schema, name)
         }
         [schema, name] => TableName::new(DEFAULT_CATALOG, schema, name),
-        [catalog, schema, name] => {
-            check_catalog(catalog, &[catalog, schema, name])?;
-            TableName::new(catalog, schema, name)
-        }
+        [catalog, schema, name] => TableName::new(catalog, schema, name),
         _ => return Err(SqlError::syntax("improper qualified name (too many dotted names)")),
     };
-    if out.catalog != DEFAULT_CATALOG || is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG {
+    let own = out.catalog == DEFAULT_CATALOG && (is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG);
+    if own || out.catalog == SYSTEM_CATALOG {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to create \"{out}\""))
             .with_detail("The catalog \"system\" and the schemas of PostgreSQL's catalog belong to the server."));
     }
     Ok(out)
-}
-
-fn check_catalog(catalog: &str, parts: &[&String]) -> Result<()> {
-    if catalog == DEFAULT_CATALOG || catalog == SYSTEM_CATALOG {
-        return Ok(());
-    }
-    let full = parts.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(".");
-    Err(SqlError::unsupported(format!("cross-database references are not implemented: \"{full}\"")))
 }
 
 fn is_system_schema(schema: &str) -> bool {
@@ -130,7 +120,6 @@ pub(crate) fn candidates(settings: &Settings, name: &Name) -> Result<Vec<TableNa
         [schema, name] if schema == SYSTEM_CATALOG => vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)],
         [schema, name] => vec![TableName::new(DEFAULT_CATALOG, schema, name)],
         [catalog, schema, name] => {
-            check_catalog(catalog, &[catalog, schema, name])?;
             if catalog == DEFAULT_CATALOG && schema == SYSTEM_CATALOG {
                 vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)]
             } else {
@@ -182,7 +171,9 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
 
 /// Loads exactly this name.
 pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Option<Relation>> {
-    if is_system_schema(&name.schema) || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA) {
+    if (name.catalog == DEFAULT_CATALOG && is_system_schema(&name.schema))
+        || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA)
+    {
         let provider = super::system::table(engine, &name.schema, &name.name).await?;
         return Ok(provider.map(Relation::System));
     }

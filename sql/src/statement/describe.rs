@@ -51,6 +51,10 @@ pub(super) async fn describe(ctx: &StatementContext<'_>, describe: &Describe) ->
                 secret::require(&ctx.engine.metastore, DefinitionKind::Secret, ObjectKind::Secret, name).await?;
             vec![row("origin", &secret::origin(&found), None, None)]
         }
+        Some(ObjectKind::Catalog) => {
+            return Err(SqlError::unsupported("DESCRIBE CATALOG is not supported")
+                .with_hint("SHOW CREATE CATALOG shows its options."));
+        }
         Some(ObjectKind::Schema) => {
             return Err(SqlError::unsupported("DESCRIBE SCHEMA is not supported")
                 .with_hint("SHOW TABLES and SHOW STREAMS list what is in it."));

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visit, Visitor,
 };
-use tidewater_catalogs::{DEFAULT_CATALOG, LakeTable, StreamColumn};
+use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
 
 use crate::dialect::{Name, fold, parse_type, type_name};
 use crate::error::Result;
@@ -112,7 +112,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
                 format!("permission denied: \"{shown}\" belongs to the server"),
             ));
         }
-        Some(Relation::Table(found)) if found.table.info().name.catalog != DEFAULT_CATALOG => {
+        Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => {
             return Err(SqlError::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{shown}\" belongs to the server"),

@@ -1,5 +1,6 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
+mod catalog;
 mod connection;
 mod create_table;
 mod describe;
@@ -26,6 +27,7 @@ use crate::error::Result;
 use crate::session::{Outcome, Prepared, ResultColumn, SessionState, StatementContext};
 use crate::{SqlError, SqlState};
 
+pub(crate) use catalog::{open_catalog, secrets_of_catalog};
 pub(crate) use flow::FlowPlanner;
 pub(crate) use stream::stream_definition;
 #[cfg(test)]
@@ -95,6 +97,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateConnection(create) => connection::create_connection(ctx, create).await,
         Statement::AlterConnection(alter) => connection::alter_connection(ctx, alter).await,
         Statement::ValidateConnection(name) => connection::validate_connection(ctx, name).await,
+        Statement::CreateCatalog(create) => catalog::create_catalog(ctx, create).await,
         Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
@@ -144,6 +147,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::AlterSecret(_) => "ALTER SECRET",
         Statement::CreateConnection(_) => "CREATE CONNECTION",
         Statement::AlterConnection(_) => "ALTER CONNECTION",
+        Statement::CreateCatalog(_) => "CREATE CATALOG",
         Statement::CreateStream(_) => "CREATE STREAM",
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",

@@ -1,10 +1,11 @@
+use iceberg::TableRequirement;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::LakeCommitTable;
 use super::anchor::{descent_property, head_property, tag};
 use super::stage::{Base, Staged, expired, metadata_file};
 use crate::error;
-use crate::sql_catalog::Swap;
+use crate::lake::Swap;
 
 /// Others may commit at the same time; each of these attempts lost to one who did.
 const ATTEMPTS: usize = 20;
@@ -21,6 +22,11 @@ pub(super) async fn forget(table: &LakeCommitTable, flow: &str) -> Result<()> {
         if !tagged && !properties.iter().any(|p| metadata.properties().contains_key(p)) {
             return Ok(());
         }
+        let mut requirements = vec![TableRequirement::UuidMatch { uuid: metadata.uuid() }];
+        requirements.extend(metadata.snapshot_for_ref(&tag).map(|snapshot| TableRequirement::RefSnapshotIdMatch {
+            r#ref: tag.clone(),
+            snapshot_id: Some(snapshot.snapshot_id()),
+        }));
         let built = metadata
             .as_ref()
             .clone()
@@ -37,12 +43,14 @@ pub(super) async fn forget(table: &LakeCommitTable, flow: &str) -> Result<()> {
             location,
             manifests: Default::default(),
             expired: logs,
+            updates: built.changes,
+            requirements,
         };
         match table.lake.swap(&Base { state, manifests: None }, staged).await {
             Swap::Done(_) => return Ok(()),
             Swap::Moved => {}
             Swap::Unknown(e) => last = Some(e),
-            Swap::NotAsked(e) => return Err(e),
+            Swap::Refused(e) => return Err(e),
         }
     }
     Err(last

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::stage::{Staged, metadata_file};
 use super::{Base, anchor};
-use crate::sql_catalog::Swap;
+use crate::lake::Swap;
 use crate::tests::{TestLake, append, files_below, new_table, open, rows};
 
 const FLOW: &str = "5b1c0e7e-0000-4000-8000-000000000001";
@@ -94,6 +94,8 @@ async fn meddle(lake: &TestLake, change: impl FnOnce(TableMetadataBuilder) -> Ta
         location,
         manifests: Arc::new(Vec::new()),
         expired: Vec::new(),
+        updates: Vec::new(),
+        requirements: Vec::new(),
     };
     let base = Base { state, manifests: None };
     assert!(matches!(lake.lake.shared().swap(&base, staged).await, Swap::Done(_)));
