@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use arrow::record_batch::RecordBatch;
 use clap::Args;
 use tidewater_catalogs::{AnchorState, CommitReply, CommitRequest, CommitTable, LakeCatalog, NewTable, TableName};
-use tidewater_catalogs_iceberg::{SqlLake, SqlLakeOptions};
+use tidewater_catalogs_iceberg::{IcebergLake, SqlLakeOptions};
 use uuid::Uuid;
 
 use crate::cpu;
@@ -49,7 +49,7 @@ async fn measure(options: &Options) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let warehouse = dir.path().join("warehouse");
     let warehouse = warehouse.to_str().context("the temporary directory is not UTF-8")?;
-    let lake = SqlLake::open(SqlLakeOptions::local(dir.path().join("catalog.db"), warehouse)).await?;
+    let lake = IcebergLake::open_home(SqlLakeOptions::local(dir.path().join("catalog.db"), warehouse)).await?;
     let name = TableName::public("commits");
     let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let keep_all = [("history.expire.max-snapshot-age-ms", i64::MAX.to_string())];
@@ -146,7 +146,7 @@ async fn measure(options: &Options) -> Result<()> {
 
 /// A measurement of commits that lost something would be worth nothing.
 async fn check(
-    lake: &SqlLake,
+    lake: &IcebergLake,
     name: &TableName,
     table: &Arc<dyn CommitTable>,
     flow: &str,
