@@ -44,6 +44,12 @@ pub(crate) async fn guard<T>(
     }
 }
 
+/// A panic while a statement is planned or begun is a bug of that statement, and not of its connection.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let outcome = std::panic::AssertUnwindSafe(work).catch_unwind().await;
+    outcome.unwrap_or_else(|_| Err(SqlError::internal("the statement met a bug")))
+}
+
 async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at.into()).await,

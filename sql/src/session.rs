@@ -277,7 +277,7 @@ impl Session {
         self.engine.refuse_while_stopping()?;
         let deadline = self.settings.statement_timeout().map(|t| Instant::now() + t);
         let ctx = self.context(statement, &[], cancel.clone(), deadline);
-        let described = run::guard(&cancel, deadline, statement::describe(&ctx, param_types)).await;
+        let described = run::guard(&cancel, deadline, run::caught(statement::describe(&ctx, param_types))).await;
         match described {
             Ok((params, columns)) => Ok(Prepared { statement: statement.clone(), params, columns }),
             Err(e) => Err(self.failed(e)),
@@ -336,7 +336,7 @@ impl Session {
             ));
         }
         let ctx = self.context(statement, params, cancel, deadline);
-        let outcome = statement::execute(&ctx, prepared).await?;
+        let outcome = run::caught(statement::execute(&ctx, prepared)).await?;
         if let (Outcome::Rows { columns, .. }, Some(announced)) = (&outcome, &prepared.columns) {
             let same = columns.len() == announced.len()
                 && columns

@@ -79,8 +79,9 @@ fn broker_week(dir: &Path) -> Result<()> {
     let client = server.client(LIMIT)?;
     client.run("CREATE TABLE beside (a INT); INSERT INTO beside VALUES (1), (2)")?;
     client.run(&format!(
-        "CREATE CONNECTION k TO KAFKA WITH (brokers = '{}', security = 'sasl_plaintext',
-           sasl_mechanism = 'scram-sha-256', username = 'bob', password = 'bob-secret', timeout = '5 s');
+        "CREATE SECRET bob AS 'bob-secret';
+         CREATE CONNECTION k TO KAFKA WITH (brokers = '{}', security = 'sasl_plaintext',
+           sasl_mechanism = 'scram-sha-256', username = 'bob', password = SECRET bob, timeout = '5 s');
          CREATE STREAM ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
          CREATE STREAMING TABLE kept AS SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;",
         proxy.addr()

@@ -151,7 +151,11 @@ async fn prepared(addr: SocketAddr) -> Result<()> {
     let text = table(&fetch(&mut client, info).await?)?;
     ensure!(text.contains("one") && text.contains('?') && text.lines().count() == 6, "{text}");
     select.set_parameters(RecordBatch::try_new(one, vec![Arc::new(StringArray::from(vec!["many"]))])?)?;
-    let status = refused(select.execute().await.map_err(Into::into))?;
+    let outcome = match select.execute().await {
+        Ok(info) => fetch(&mut client, info).await,
+        Err(e) => Err(e.into()),
+    };
+    let status = refused(outcome)?;
     ensure!(status.message().contains("22P02"), "{status:?}");
     select.close().await?;
     Ok(())

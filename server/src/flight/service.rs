@@ -204,8 +204,8 @@ impl FlightSqlService for Service {
         refuse_transaction(command.transaction_id.as_ref())?;
         let session = self.sessions.of(&request)?;
         let statement = Statement::prepare(&session, &command.query).await?;
-        // -1: the statement counts nothing.
-        Ok(statement.update(&session).await?.unwrap_or(-1))
+        // Not -1 where the statement counts nothing: the JDBC driver takes that for a query and runs it once more.
+        Ok(statement.update(&session).await?.unwrap_or(0))
     }
 
     async fn do_put_prepared_statement_query(
@@ -230,7 +230,7 @@ impl FlightSqlService for Service {
         if !rows.is_empty() {
             statement.bind(rows);
         }
-        Ok(statement.update(&session).await?.unwrap_or(-1))
+        Ok(statement.update(&session).await?.unwrap_or(0))
     }
 
     async fn do_action_create_prepared_statement(
