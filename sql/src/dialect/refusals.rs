@@ -123,6 +123,12 @@ pub(super) fn check(c: &Cursor<'_>) -> Parsed<()> {
     if c.is_at(0, "COPY") && matches!(c.token(1), Token::LParen) && c.is_at(2, "SUBSCRIBE") {
         return Err(c.fail(refused("SUBSCRIBE is not supported yet", SUBSCRIBE_HINT)));
     }
+    if c.is_at(0, "COPY") {
+        return Err(c.fail(refused(
+            "COPY is not supported yet",
+            "Write with INSERT INTO … VALUES, read with SELECT (in psql: \\pset format csv and \\g file).",
+        )));
+    }
     if c.is_at(0, "DECLARE") && (1..10).any(|n| c.sees_at(n, &["FOR", "SUBSCRIBE"])) {
         return Err(c.fail(refused("SUBSCRIBE is not supported yet", SUBSCRIBE_HINT)));
     }

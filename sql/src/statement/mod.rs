@@ -172,7 +172,6 @@ fn refused(statement: &ast::Statement) -> SqlError {
             "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool.",
         ),
         S::CreateFunction(_) => ("CREATE FUNCTION", "Write the expression into the query."),
-        S::Copy { .. } => ("COPY", "Use INSERT … VALUES, or produce the rows to a stream."),
         S::Declare { .. } | S::Fetch { .. } | S::Close { .. } => {
             ("a cursor", "Let the driver fetch in portions: it does so with the extended protocol.")
         }
