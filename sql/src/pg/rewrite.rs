@@ -17,6 +17,10 @@ use tidewater_catalogs_system::{INFORMATION_SCHEMA, PG_CATALOG, is_always_empty,
 /// Rewrites in place.
 pub(crate) fn rewrite(query: &mut Query) {
     let catalog_only = reads_only_catalog(query);
+    // Subqueries give oids, which are compared.
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection.iter_mut().for_each(print_name);
+    }
     let _ = VisitMut::visit(query, &mut Rewriter { catalog_only });
 }
 
@@ -60,9 +64,6 @@ impl VisitorMut for Rewriter {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            select.projection.iter_mut().for_each(print_name);
-        }
         if self.catalog_only && empty_body(&mut query.body) {
             // Nothing comes out, so there is nothing to sort; the keys may name columns that are gone.
             query.order_by = query.order_by.take().filter(|o| match &o.kind {
@@ -457,6 +458,10 @@ mod tests {
     #[test]
     fn oid_casts() {
         assert_eq!(rewritten("SELECT 'a'::regclass::oid"), "SELECT CAST(tidewater_relation_oid('a') AS BIGINT)");
+        assert_eq!(
+            rewritten("SELECT 'a'::regclass FROM b WHERE oid = 'a'::regclass"),
+            "SELECT tidewater_regclass(tidewater_relation_oid('a')) FROM b WHERE oid = tidewater_relation_oid('a')"
+        );
         assert_eq!(
             rewritten("SELECT c.oid::pg_catalog.regclass::pg_catalog.text FROM pg_class c"),
             "SELECT CAST(tidewater_regclass(c.oid) AS TEXT) FROM pg_class c"
