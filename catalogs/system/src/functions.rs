@@ -115,13 +115,12 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     let s = Arc::clone(snapshot);
     add("pg_table_size", &bigint, 1, size_of(&s));
     add("pg_relation_size", &bigint, 1, size_of(&s));
-    let s = Arc::clone(snapshot);
+    add("pg_total_relation_size", &bigint, 1, size_of(&s));
     let database_size = move |_: &[ScalarValue]| -> ScalarValue {
         ScalarValue::Int64(Some(s.relations.iter().map(|r| r.size_bytes.max(0)).sum()))
     };
     add("pg_database_size", &bigint, 1, Arc::new(database_size));
     add("pg_tablespace_size", &bigint, 1, Arc::new(|_| ScalarValue::Int64(None)));
-    add("pg_total_relation_size", &bigint, 1, size_of(&s));
     let described = |number: fn(&[ScalarValue]) -> i64| -> Body {
         let s = Arc::clone(snapshot);
         Arc::new(move |a: &[ScalarValue]| match (s.relation(int(&a[0])), number(a)) {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binar
 use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic;
-use super::text_functions::{float_text, rint, timestamp_text};
+use super::text_functions::{float_text, interval_text, rint, timestamp_text};
 use super::types::timestamptz;
 use super::walk;
 use crate::SqlError;
@@ -176,6 +176,12 @@ impl Rules {
                         (None, _) => cast(inner.clone(), DataType::Timestamp(TimeUnit::Microsecond, None)),
                     };
                     timestamp_text().call(vec![shown])
+                }
+                DataType::Interval(_) => {
+                    interval_text().call(vec![cast(inner.clone(), DataType::Interval(IntervalUnit::MonthDayNano))])
+                }
+                DataType::Duration(_) => {
+                    interval_text().call(vec![cast(inner.clone(), DataType::Duration(TimeUnit::Microsecond))])
                 }
                 _ => return Ok(None),
             };

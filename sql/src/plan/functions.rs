@@ -65,7 +65,7 @@ pub(super) fn register_session(
     state.register_udf(constant("pg_backend_pid", ScalarValue::Int32(Some(pid))))?;
     state.register_udf(Arc::new(ScalarUDF::from(CancelBackend {
         engine: Arc::downgrade(engine),
-        signature: Signature::exact(vec![DataType::Int32], Volatility::Volatile),
+        signature: Signature::uniform(1, vec![DataType::Int32, DataType::Int64], Volatility::Volatile),
     })))?;
     state.register_udf(Arc::new(ScalarUDF::from(CurrentSetting {
         signature: Signature::one_of(
@@ -296,6 +296,7 @@ impl ScalarUDFImpl for CancelBackend {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [pids] = arrays.as_slice() else { return exec_err!("pg_cancel_backend takes one argument") };
+        let pids = arrow::compute::cast(pids, &DataType::Int32)?;
         let pids = pids.as_primitive::<Int32Type>();
         let Some(engine) = self.engine.upgrade() else { return exec_err!("the server is gone") };
         let done: BooleanArray = pids.iter().map(|pid| pid.map(|pid| engine.cancel_session(pid))).collect();

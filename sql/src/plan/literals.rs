@@ -2,15 +2,16 @@
 //! (The engine would compare texts, and find '10' smaller than '9'.) A literal that is cast to an array is read as
 //! one. Runs before type coercion.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::{casts, interval, quantified, walk};
+use super::text_functions::interval_length;
+use super::{casts, interval, numeric, quantified, walk};
 use crate::{SqlError, SqlState};
 
 #[derive(Debug)]
@@ -33,20 +34,31 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 *b.right = right;
             } else if let Some(left) = like(&b.left, &b.right, schema)? {
                 *b.left = left;
-            } else {
+            } else if !floats(&mut [&mut *b.left, &mut *b.right], schema) && !lengths(&mut b.left, &mut b.right, schema)
+            {
                 return Ok(Transformed::no(Expr::BinaryExpr(b)));
             }
             Transformed::yes(Expr::BinaryExpr(b))
         }
+        // Where a type was not known yet when the operator was planned.
+        Expr::BinaryExpr(b) if b.op == Operator::Divide => {
+            match (b.left.get_type(schema.as_ref()), b.right.get_type(schema.as_ref())) {
+                (Ok(left), Ok(right)) if numeric::divides(&left, &right) => {
+                    Transformed::yes(numeric::divide(*b.left, *b.right))
+                }
+                _ => Transformed::no(Expr::BinaryExpr(b)),
+            }
+        }
         Expr::Between(mut between) => {
             let (low, high) = (like(&between.low, &between.expr, schema)?, like(&between.high, &between.expr, schema)?);
-            let changed = low.is_some() || high.is_some();
+            let mut changed = low.is_some() || high.is_some();
             if let Some(low) = low {
                 *between.low = low;
             }
             if let Some(high) = high {
                 *between.high = high;
             }
+            changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
         Expr::InList(mut list) => {
@@ -57,7 +69,18 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                     changed = true;
                 }
             }
+            let mut all = vec![&mut *list.expr];
+            all.extend(&mut list.list);
+            changed |= floats(&mut all, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
+        }
+        Expr::Case(mut case) => {
+            let (mut when, mut then): (Vec<&mut Expr>, Vec<&mut Expr>) =
+                case.when_then_expr.iter_mut().map(|(w, t)| (&mut **w, &mut **t)).unzip();
+            when.extend(case.expr.as_deref_mut());
+            then.extend(case.else_expr.as_deref_mut());
+            let changed = floats(&mut when, schema) | floats(&mut then, schema);
+            Transformed::new_transformed(Expr::Case(case), changed)
         }
         Expr::Cast(cast) => match (cast.expr.as_ref(), &cast.data_type) {
             (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::List(item)) => {
@@ -69,11 +92,62 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(f) if f.name() == quantified::NAME => match quantified::resolve(&f, schema)? {
             // What was written out is a comparison with literals of its own.
             Some(Expr::InList(list)) => Transformed::yes(typed(Expr::InList(list), schema)?.data),
-            Some(new) => Transformed::yes(new),
+            Some(new) => Transformed::yes(new.transform_up(|e| typed(e, schema))?.data),
             None => Transformed::no(Expr::ScalarFunction(f)),
         },
+        Expr::ScalarFunction(mut f) if ONE_TYPE.contains(&f.name()) => {
+            let changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
+            let types = || f.args.iter().filter_map(|e| e.get_type(schema.as_ref()).ok());
+            if f.name() == "power" && types().any(|t| matches!(t, DataType::Decimal128(..))) {
+                return Err(no_power().into());
+            }
+            Transformed::new_transformed(Expr::ScalarFunction(f), changed)
+        }
         other => Transformed::no(other),
     })
+}
+
+/// Functions that bring their arguments to one type.
+const ONE_TYPE: [&str; 6] = ["coalesce", "greatest", "least", "nullif", "make_array", "power"];
+
+/// Beside a double precision a numeric is one as well, as in PostgreSQL. (The engine would make the double a numeric,
+/// and cut it to 15 digits behind the point.) True where something was changed.
+fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
+    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
+    let decimal = |t: &Option<DataType>| matches!(t, Some(DataType::Decimal128(..)));
+    if !types.iter().flatten().any(DataType::is_floating) || !types.iter().any(decimal) {
+        return false;
+    }
+    for (expr, _) in exprs.iter_mut().zip(&types).filter(|(_, t)| decimal(t)) {
+        let exact = match expr {
+            // Arrow divides, and may be off by the last digit.
+            Expr::Literal(ScalarValue::Decimal128(Some(v), _, scale), _) => format!("{v}e-{scale}").parse::<f64>().ok(),
+            _ => None,
+        };
+        **expr = match exact {
+            Some(float) => lit(float),
+            None => cast(expr.clone(), DataType::Float64),
+        };
+    }
+    true
+}
+
+/// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)
+fn lengths(left: &mut Expr, right: &mut Expr, schema: &DFSchemaRef) -> bool {
+    let interval = |e: &Expr| matches!(e.get_type(schema.as_ref()), Ok(DataType::Interval(_)));
+    if !interval(left) || !interval(right) {
+        return false;
+    }
+    for side in [left, right] {
+        let whole = cast(side.clone(), DataType::Interval(IntervalUnit::MonthDayNano));
+        *side = interval_length().call(vec![whole]);
+    }
+    true
+}
+
+/// The engine would keep the scale of the base, and cut the digits behind it.
+pub(super) fn no_power() -> SqlError {
+    SqlError::unsupported("powers of numeric are not supported").with_hint("Cast one side to double precision.")
 }
 
 fn is_comparison(op: &Operator) -> bool {

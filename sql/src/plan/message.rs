@@ -101,6 +101,11 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     if text.contains("Scalar subquery should only return one column") || text.contains("subquery must return") {
         return SqlError::syntax("subquery must return only one column");
     }
+    if let Some(field) =
+        between(text, "Field ", " not found in struct").or_else(|| between(text, "field ", " not found in struct"))
+    {
+        return SqlError::undefined_column(field);
+    }
     if let Some(field) = between(text, "No field named ", ".") {
         return SqlError::undefined_column(field.trim_matches('"'));
     }

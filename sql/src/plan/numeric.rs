@@ -41,23 +41,38 @@ pub(super) fn divides(left: &DataType, right: &DataType) -> bool {
 }
 
 pub(super) fn divide(left: Expr, right: Expr) -> Expr {
-    DIVIDE.call(vec![left, right])
+    let args = vec![left, right];
+    match (known(&args[0]), known(&args[1])) {
+        (Some(l), Some(r)) if r.0 != 0 => make(Some(known_scale(l, r))).call(args),
+        _ => DIVIDE.call(args),
+    }
 }
 
-static DIVIDE: LazyLock<Arc<ScalarUDF>> =
-    LazyLock::new(|| Arc::new(ScalarUDF::from(Divide { signature: Signature::any(2, Volatility::Immutable) })));
+static DIVIDE: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(None));
+
+fn make(scale: Option<i8>) -> Arc<ScalarUDF> {
+    Arc::new(ScalarUDF::from(Divide { scale, signature: Signature::any(2, Volatility::Immutable) }))
+}
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Divide {
+    /// That of two literals. It is chosen once: a type that followed from what the optimiser folds would change with
+    /// it.
+    scale: Option<i8>,
     signature: Signature,
 }
 
 /// At most `whole` digits before the point, `least` behind it at least. What is declared seldom is what is there
 /// (sums have all 38 digits), so some digits are kept behind the point in any case; what then does not fit is an error.
-fn quotient(whole: i32, least: i32, wanted: i32) -> DataType {
+fn quotient(whole: i32, least: i32, wanted: i32) -> i8 {
     let max = i32::from(MAX_PRECISION);
-    let scale = wanted.min((max - whole).max(SIGNIFICANT)).max(least).clamp(0, max);
-    DataType::Decimal128(MAX_PRECISION, scale as i8)
+    wanted.min((max - whole).max(SIGNIFICANT)).max(least).clamp(0, max) as i8
+}
+
+fn known_scale(left: (i128, i8), right: (i128, i8)) -> i8 {
+    let before = |(v, s): (i128, i8)| v.unsigned_abs().checked_ilog10().map_or(0, |d| d as i32 + 1) - i32::from(s);
+    let whole = (before(left) - before(right) + 1).max(1);
+    quotient(whole, i32::from(left.1.max(right.1)), literal_scale(left, right))
 }
 
 /// PostgreSQL's `select_div_scale` for two values that are known.
@@ -82,8 +97,13 @@ fn literal_scale(left: (i128, i8), right: (i128, i8)) -> i32 {
     (SIGNIFICANT - weight * 4).max(i32::from(left.1)).max(i32::from(right.1)).max(0)
 }
 
-fn known(value: Option<&ScalarValue>) -> Option<(i128, i8)> {
-    Some(match value? {
+fn known(expr: &Expr) -> Option<(i128, i8)> {
+    let value = match expr {
+        Expr::Negative(inner) => return known(inner).map(|(v, s)| (-v, s)),
+        Expr::Literal(value, _) => value,
+        _ => return None,
+    };
+    Some(match value {
         ScalarValue::Decimal128(Some(v), _, s) => (*v, *s),
         ScalarValue::Int64(Some(v)) => (i128::from(*v), 0),
         ScalarValue::Int32(Some(v)) => (i128::from(*v), 0),
@@ -106,19 +126,13 @@ impl ScalarUDFImpl for Divide {
     }
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<arrow::datatypes::FieldRef> {
         let [left, right] = args.arg_fields else { return plan_err!("numeric_div takes two arguments") };
-        let (Some((p1, s1)), Some((p2, s2))) = (digits(left.data_type()), digits(right.data_type())) else {
+        let (Some((p1, s1)), Some((_, s2))) = (digits(left.data_type()), digits(right.data_type())) else {
             return plan_err!("numeric_div takes numbers");
         };
-        let (p1, s1, _, s2) = (i32::from(p1), i32::from(s1), i32::from(p2), i32::from(s2));
+        let (p1, s1, s2) = (i32::from(p1), i32::from(s1), i32::from(s2));
         let least = s1.max(s2);
-        let out = match (known(args.scalar_arguments[0]), known(args.scalar_arguments[1])) {
-            (Some(l), Some(r)) if r.0 != 0 => {
-                let before =
-                    |(v, s): (i128, i8)| v.unsigned_abs().checked_ilog10().map_or(0, |d| d as i32 + 1) - i32::from(s);
-                quotient((before(l) - before(r) + 1).max(1), least, literal_scale(l, r))
-            }
-            _ => quotient(p1 - s1 + s2, least, i32::from(QUOTIENT_SCALE).max(least)),
-        };
+        let scale = self.scale.unwrap_or_else(|| quotient(p1 - s1 + s2, least, i32::from(QUOTIENT_SCALE).max(least)));
+        let out = DataType::Decimal128(MAX_PRECISION, scale);
         let nullable = left.is_nullable() || right.is_nullable();
         Ok(Arc::new(arrow::datatypes::Field::new(self.name(), out, nullable)))
     }

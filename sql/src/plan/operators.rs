@@ -41,6 +41,7 @@ impl ExprPlanner for PostgresOperators {
                 let days = BinaryExpr::new(Box::new(raw.left), Operator::Minus, Box::new(raw.right));
                 Ok(PlannerResult::Planned(cast(Expr::BinaryExpr(days), DataType::Int32)))
             }
+            Op::PGExp if numeric::divides(&left, &right) => Err(literals::no_power().into()),
             Op::PGExp if left.is_numeric() && right.is_numeric() => {
                 let float = |e: Expr| cast(e, DataType::Float64);
                 let power = datafusion::functions::math::power();
@@ -55,7 +56,9 @@ impl ExprPlanner for PostgresOperators {
 fn quoted(literal: &Expr, other: &DataType, op: &Op) -> Result<Option<Expr>> {
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
     if other.is_numeric() {
-        return literals::value(text, other).map(|v| v.map(lit));
+        // With the digits that it has itself.
+        let to = if matches!(other, DataType::Decimal128(..)) { &DataType::Decimal128(38, 0) } else { other };
+        return literals::value(text, to).map(|v| v.map(lit));
     }
     let target = match (other, op) {
         (DataType::Date32, Op::Minus) => DataType::Date32,

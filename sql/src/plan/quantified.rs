@@ -68,6 +68,7 @@ pub(super) fn resolve(f: &ScalarFunction, schema: &DFSchema) -> Result<Option<Ex
         Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
             Some(literals::array(text, &left)?.into_iter().map(lit).collect())
         }
+        Expr::Literal(ScalarValue::Null, _) => return Ok(Some(lit(ScalarValue::Boolean(None)))),
         Expr::Literal(ScalarValue::List(list), _) if list.is_null(0) => {
             return Ok(Some(lit(ScalarValue::Boolean(None))));
         }

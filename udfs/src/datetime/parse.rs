@@ -121,25 +121,33 @@ fn read(text: &str, pattern: &str) -> Result<NaiveDateTime> {
                 for c in skipped.chars() {
                     let same =
                         rest.chars().next().filter(|r| *r == c || (!c.is_alphanumeric() && !r.is_alphanumeric()));
-                    if let Some(r) = same {
-                        rest = &rest[r.len_utf8()..];
+                    match same {
+                        Some(r) => rest = &rest[r.len_utf8()..],
+                        None if c.is_alphanumeric() => return Err(wrong()),
+                        None => {}
                     }
                 }
             }
             Piece::Pattern(pattern, _) => {
                 rest = rest.trim_start();
-                // A number that another follows directly ends at its width.
+                // A number ends at its width where another pattern follows directly. Elsewhere more digits would be
+                // left out.
                 rest = take(&mut found, pattern, rest).ok_or_else(wrong)??;
+                let more = rest.starts_with(|c: char| c.is_ascii_digit());
+                if more && (left.is_empty() || matches!(pattern::next(left)?.0, Piece::Text(_))) {
+                    return Err(wrong());
+                }
             }
         }
     }
-    let year = found.year.unwrap_or(1);
+    // 1 BC, as in PostgreSQL.
+    let year = found.year.unwrap_or(0);
     let date = match (found.of_year, found.month) {
         (Some(day), None) => NaiveDate::from_yo_opt(year, day),
         _ => NaiveDate::from_ymd_opt(year, found.month.unwrap_or(1), found.day.unwrap_or(1)),
     };
     let hour = match (found.twelve, found.pm) {
-        (true, _) if !(1..=12).contains(&found.hour) => return Err(wrong()),
+        (true, _) | (_, Some(_)) if !(1..=12).contains(&found.hour) => return Err(wrong()),
         (_, Some(pm)) => found.hour % 12 + if pm { 12 } else { 0 },
         (true, None) => found.hour % 12,
         (false, None) => found.hour,

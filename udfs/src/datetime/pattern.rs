@@ -42,7 +42,13 @@ pub(super) enum Piece<'a> {
 pub(super) fn next(rest: &str) -> Result<(Piece<'_>, &str)> {
     if let Some(quoted) = rest.strip_prefix('"') {
         let end = quoted.find('"').unwrap_or(quoted.len());
+        if quoted[..end].contains('\\') {
+            return not_impl_err!("backslashes in patterns are not supported");
+        }
         return Ok((Piece::Text(&quoted[..end]), quoted.get(end + 1..).unwrap_or("")));
+    }
+    if rest.starts_with('\\') {
+        return not_impl_err!("backslashes in patterns are not supported");
     }
     let begins = |p: &&&str| rest.get(..p.len()).is_some_and(|head| head.eq_ignore_ascii_case(p));
     if let Some(refused) = REFUSED.iter().find(begins) {

@@ -132,19 +132,19 @@ fn value(text: &str) -> Option<(&str, &str)> {
             b'"' => {
                 quoted = !quoted;
                 if !quoted && depth == 0 {
-                    return Some(text.split_at_checked(i + 1)?);
+                    return text.split_at_checked(i + 1);
                 }
             }
             _ if quoted => {}
             b'{' | b'[' => depth += 1,
-            b'}' | b']' if depth == 0 => return Some(text.split_at_checked(i)?),
+            b'}' | b']' if depth == 0 => return text.split_at_checked(i),
             b'}' | b']' => {
                 depth -= 1;
                 if depth == 0 {
-                    return Some(text.split_at_checked(i + 1)?);
+                    return text.split_at_checked(i + 1);
                 }
             }
-            b',' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => return Some(text.split_at_checked(i)?),
+            b',' | b' ' | b'\t' | b'\n' | b'\r' if depth == 0 => return text.split_at_checked(i),
             _ => {}
         }
         i += 1;

@@ -2,6 +2,9 @@
 
 use datafusion::common::{Result, not_impl_err, plan_err};
 
+/// Decimal digits that every double precision has.
+const FLOAT_DIGITS: usize = 15;
+
 #[derive(Debug, PartialEq, Eq)]
 enum Token {
     /// `9` or `0`.
@@ -67,22 +70,29 @@ impl Pattern {
                     new.brackets = true;
                     (None, 2)
                 }
-                (u, _) if ["SG", "PL", "TH", "RN"].iter().any(|p| u.starts_with(p)) => {
+                (u, _) if ["SG", "SP", "PL", "TH", "RN"].iter().any(|p| u.starts_with(p)) => {
                     return not_impl_err!("pattern \"{}\" of numbers is not supported yet", &u[..2]);
                 }
                 (_, 'S' | 's') => (Some(Token::Sign), 1),
-                ("EEEE", _) | (_, 'V' | 'v' | 'L' | 'l') => {
+                (_, 'B' | 'b' | 'C' | 'c' | 'E' | 'e' | 'V' | 'v' | 'L' | 'l' | '\\') => {
                     return not_impl_err!("pattern \"{}\" of numbers is not supported yet", first.to_uppercase());
                 }
                 (_, '"') => {
                     let quoted = &rest[1..];
                     let end = quoted.find('"').unwrap_or(quoted.len());
+                    if quoted[..end].contains('\\') {
+                        return not_impl_err!("backslashes in patterns are not supported");
+                    }
                     (Some(Token::Text(quoted[..end].to_owned())), (end + 2).min(rest.len()))
                 }
                 (_, other) => (Some(Token::Text(other.to_string())), other.len_utf8()),
             };
             new.tokens.extend(token);
             rest = &rest[len..];
+        }
+        // PostgreSQL writes # for the zero that has no place.
+        if new.before == 0 && new.behind > 0 {
+            return not_impl_err!("patterns without a digit before the point are not supported");
         }
         Ok(new)
     }
@@ -109,6 +119,10 @@ impl Pattern {
             return not_impl_err!("to_char of NaN and infinity is not supported");
         }
         let text = format!("{:.*}", self.behind, value.abs());
+        // More are noise, and PostgreSQL leaves them out.
+        if text.len() - usize::from(self.behind > 0) > FLOAT_DIGITS {
+            return not_impl_err!("to_char of more than {FLOAT_DIGITS} digits of a double precision is not supported");
+        }
         let digits: String = text.chars().filter(char::is_ascii_digit).collect();
         self.write(out, value < 0.0, digits.trim_start_matches('0'));
         Ok(())
@@ -120,7 +134,8 @@ impl Pattern {
         let padded = format!("{digits:0>width$}", width = self.behind);
         let (whole, fraction) = padded.split_at(padded.len() - self.behind);
         // A zero before the point is written where nothing else would be.
-        let whole = if whole.is_empty() && self.behind == 0 && self.before > 0 { "0" } else { whole };
+        let nothing = self.bare && self.kept == 0 && fraction.bytes().all(|d| d == b'0');
+        let whole = if whole.is_empty() && (self.behind == 0 || nothing) && self.before > 0 { "0" } else { whole };
         let over = whole.len() > self.before;
         let negative = negative && digits.bytes().any(|d| d != b'0');
         // What a bare number ends with: zeros that a 9 asked for are left out.

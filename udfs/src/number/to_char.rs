@@ -73,6 +73,11 @@ impl ScalarUDFImpl for ToChar {
                 continue;
             }
             let pattern = patterns.value(row);
+            // Of a time, not of a number.
+            if pattern.is_empty() && matches!(value.data_type(), DataType::Timestamp(..)) {
+                out.append_null();
+                continue;
+            }
             text.clear();
             if let DataType::Timestamp(..) = value.data_type() {
                 let us = value.as_primitive::<TimestampMicrosecondType>().value(row);

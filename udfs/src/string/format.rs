@@ -9,6 +9,20 @@ use arrow::datatypes::DataType;
 use datafusion::common::{Result, exec_err, not_impl_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+/// PostgreSQL's words that are names only in quotes.
+const KEYWORDS: &str = "all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both \
+    case cast char character check coalesce collate collation column concurrently constraint create cross \
+    current_catalog current_date current_role current_schema current_time current_timestamp current_user dec \
+    decimal default deferrable desc distinct do else end except exists extract false fetch float for foreign \
+    freeze from full grant greatest group grouping having ilike in initially inner inout int integer \
+    intersect interval into is isnull join lateral leading least left like limit localtime localtimestamp \
+    national natural nchar none normalize not notnull null nullif numeric offset on only or order out outer \
+    overlaps overlay placing position precision primary real references returning right row select \
+    session_user setof similar smallint some substring symmetric table tablesample then time timestamp to \
+    trailing treat trim true union unique user using values varchar variadic verbose when where window with \
+    xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize \
+    xmltable";
+
 pub(super) fn function() -> ScalarUDF {
     ScalarUDF::from(Format { signature: Signature::user_defined(Volatility::Immutable) })
 }
@@ -103,7 +117,8 @@ fn write<'a>(out: &mut String, format: &str, value: &dyn Fn(usize) -> Result<Opt
 
 fn identifier(out: &mut String, name: &str) {
     let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit());
+        && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
+        && !KEYWORDS.split(' ').any(|word| word == name);
     if plain {
         out.push_str(name);
     } else {
