@@ -67,7 +67,10 @@ impl Sum {
         }
         let count: i64 = count.parse().ok()?;
         let small = i32::try_from(count).ok();
-        let mut months = |each: i32| Some(self.months = self.months.checked_add(small?.checked_mul(each)?)?);
+        let mut months = |each: i32| {
+            self.months = self.months.checked_add(small?.checked_mul(each)?)?;
+            Some(())
+        };
         match unit {
             "millennium" | "millennia" | "mil" => return months(12_000),
             "century" | "centurie" | "cent" | "c" => return months(1_200),

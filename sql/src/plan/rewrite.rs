@@ -345,9 +345,12 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 *text = plain;
             }
         }
-        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
-            if matches!(data_type, DataType::Interval { .. }) =>
-        {
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            data_type: DataType::Interval { .. },
+            expr: inner,
+            ..
+        } => {
             if let Expr::Value(v) = inner.as_mut()
                 && let Value::SingleQuotedString(text) = &mut v.value
                 && let Some(plain) = plain_interval(text)
