@@ -2,7 +2,8 @@
 //! with 8 members, about 300 bytes.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rdkafka::ClientConfig;
@@ -136,4 +137,38 @@ pub fn preload(brokers: &str, topic: &str, partitions: i32, rows: u64, long: boo
     }
     producer.flush(Duration::from_secs(120))?;
     Ok(bytes / rows.max(1))
+}
+
+/// Long events at a steady rate, in small portions, for as long as it is let.
+pub struct Steady {
+    producer: ThreadedProducer<DefaultProducerContext>,
+    topic: String,
+    partitions: u64,
+    rate: u64,
+}
+
+impl Steady {
+    pub fn new(brokers: &str, topic: &str, partitions: i32, rate: u64) -> Result<Self> {
+        let producer = ClientConfig::new().set("bootstrap.servers", brokers).set("linger.ms", "0").create()?;
+        Ok(Self { producer, topic: topic.to_owned(), partitions: partitions.max(1) as u64, rate: rate.max(1) })
+    }
+
+    /// `sent` hears of each event just before it is handed to the producer.
+    pub fn run(&self, stop: &AtomicBool, mut sent: impl FnMut(Instant)) -> Result<()> {
+        let (mut text, begun, mut n) = (String::new(), Instant::now(), 0_u64);
+        while !stop.load(Ordering::SeqCst) {
+            let due = (begun.elapsed().as_secs_f64() * self.rate as f64) as u64;
+            while n < due {
+                event(n, true, &mut text);
+                sent(Instant::now());
+                let partition = (n % self.partitions) as i32;
+                let record = BaseRecord::<(), str>::to(&self.topic).partition(partition).payload(text.as_str());
+                self.producer.send(record).map_err(|(e, _)| e)?;
+                n += 1;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.producer.flush(Duration::from_secs(30))?;
+        Ok(())
+    }
 }

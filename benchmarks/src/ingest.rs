@@ -112,14 +112,14 @@ fn line(name: &str, rows: u64, bytes: u64, runs: &[Run]) -> f64 {
     rate
 }
 
-enum Broker {
+pub(crate) enum Broker {
     Given(String),
     Apache(Kafka),
     Development(DevBroker),
 }
 
 impl Broker {
-    fn start(given: Option<String>, dir: &Path) -> Result<Self> {
+    pub(crate) fn start(given: Option<String>, dir: &Path) -> Result<Self> {
         if let Some(brokers) = given {
             return Ok(Self::Given(brokers));
         }
@@ -134,7 +134,7 @@ impl Broker {
         Ok(Self::Development(DevBroker::start(config)?))
     }
 
-    fn addr(&self) -> String {
+    pub(crate) fn addr(&self) -> String {
         match self {
             Self::Given(brokers) => brokers.clone(),
             Self::Apache(kafka) => kafka.brokers(),
@@ -142,7 +142,7 @@ impl Broker {
         }
     }
 
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Given(_) => "the given broker",
             Self::Apache(_) => "Apache Kafka",
@@ -221,7 +221,8 @@ fn flow_run(o: &Options, brokers: &str, long: bool, dir: &Path) -> Result<Run> {
         let client = server.client(LIMIT)?;
         let columns = if long { events::LONG_COLUMNS } else { events::SHORT_COLUMNS };
         client.run(&format!(
-            "CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
+            "SET read_mode = committed;
+             CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
              CREATE STREAM bench ({columns}) WITH (connection = 'k', topic = '{TOPIC}');"
         ))?;
         let pid = server.pid().to_string();

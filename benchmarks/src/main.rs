@@ -1,8 +1,10 @@
 //! Benchmarks: each prints what it measured beside a peer, in one run. See `benchmarks/README.md`.
 
+mod commits;
 mod cpu;
 mod events;
 mod ingest;
+mod latency;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,10 @@ struct Arguments {
 enum Benchmark {
     /// Kafka JSON into a streaming table, beside a bare loop over the same topic
     Ingest(ingest::Options),
+    /// Commits of a flow while snapshots pile up
+    Commits(commits::Options),
+    /// From produced to visible over the Postgres protocol, live and committed
+    Latency(latency::Options),
     /// One run of the bare loop; `ingest` starts it as a process of its own
     #[command(hide = true)]
     BareLoop(ingest::BareLoop),
@@ -33,6 +39,8 @@ fn main() -> ExitCode {
     }
     let outcome = match Arguments::parse().benchmark {
         Benchmark::Ingest(options) => ingest::run(&options),
+        Benchmark::Commits(options) => commits::run(&options),
+        Benchmark::Latency(options) => latency::run(&options),
         Benchmark::BareLoop(options) => ingest::bare_loop(&options),
     };
     match outcome {

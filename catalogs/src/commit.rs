@@ -122,7 +122,8 @@ pub trait StagingWriter: Send {
     async fn finish(self: Box<Self>) -> Result<StagedFiles>;
 }
 
-/// A table that flows commit to. No method retries, and none ever deletes a file.
+/// A table that flows commit to. No method that flows call retries, and none
+/// ever deletes a data file.
 #[async_trait]
 pub trait CommitTable: Send + Sync + std::fmt::Debug {
     /// Columns in table order.
@@ -134,6 +135,9 @@ pub trait CommitTable: Send + Sync + std::fmt::Debug {
     /// Exactly one attempt on exactly the state `head`: adds the files, moves tag and property, all or nothing.
     /// Refused without asking the catalog where the anchor in `head` is not `request.expected`.
     async fn try_commit(&self, head: &TableHead, request: &CommitRequest) -> CommitReply;
+    /// Removes the anchor of a flow that will not come back; its rows stay. For a flow that does, the anchor is lost
+    /// from then on, and it says so.
+    async fn forget(&self, flow: &str) -> Result<()>;
     /// What keeps metadata small: merges manifests, expires snapshots (never a tagged one). Called between commits
     /// by the table's committer; a lost race is no error.
     async fn maintain(&self) -> Result<()>;

@@ -11,6 +11,7 @@ pub enum DefinitionKind {
     Connection,
     Stream,
     Flow,
+    Catalog,
 }
 
 impl DefinitionKind {
@@ -20,6 +21,7 @@ impl DefinitionKind {
             Self::Connection => "connection",
             Self::Stream => "stream",
             Self::Flow => "flow",
+            Self::Catalog => "catalog",
         }
     }
 }
@@ -28,7 +30,7 @@ impl DefinitionKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Definition {
     pub kind: DefinitionKind,
-    /// `NAME` for secrets and connections, `CATALOG.SCHEMA.NAME` for streams and flows.
+    /// `NAME` for secrets, connections and catalogs, `CATALOG.SCHEMA.NAME` for streams and flows.
     pub name: String,
     pub id: Uuid,
     /// The CREATE statement, complete: inferred columns are written into it, secret values are not.

@@ -1,10 +1,12 @@
 use crate::{Offsets, TableName};
 
-/// What a flow is doing. `Failed` stays until someone says RESUME; `Restarting` goes on by itself.
+/// What a flow is doing. `Retrying` is `Starting` or `Running` while a broker, store or catalog does not answer; it and
+/// `Restarting` go on by themselves. `Failed` stays until someone says RESUME.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FlowState {
     Starting,
     Running,
+    Retrying,
     Paused,
     Restarting,
     Failed,
@@ -16,6 +18,7 @@ impl FlowState {
         match self {
             Self::Starting => "starting",
             Self::Running => "running",
+            Self::Retrying => "retrying",
             Self::Paused => "paused",
             Self::Restarting => "restarting",
             Self::Failed => "failed",
@@ -62,8 +65,14 @@ pub struct FlowStatus {
     pub position: Offsets,
     /// High-water marks when last asked.
     pub high: Offsets,
+    /// When the broker last told them. None where it has not in this run.
+    pub high_at_ms: Option<i64>,
+    /// Whether the broker told them when last asked.
+    pub high_known: bool,
     pub rows_in: u64,
     pub rows_out: u64,
+    /// Those of `rows_out` that are visible.
+    pub rows_committed: u64,
     pub rows_dead: u64,
     pub rows_skipped: u64,
     pub bytes_in: u64,
@@ -79,13 +88,16 @@ impl FlowStatus {
         self.high.get(partition).max(self.position.get(partition))
     }
 
-    /// Records of a partition that the topic holds and the table does not.
-    pub fn partition_lag(&self, partition: i32) -> i64 {
-        (self.end(partition).unwrap_or(0) - self.committed.get(partition).unwrap_or(0)).max(0)
+    /// Records of a partition that the topic holds and the table does not. None while nobody knows: the flow does not
+    /// run, or the broker does not answer.
+    pub fn partition_lag(&self, partition: i32) -> Option<i64> {
+        let known = self.high_known && matches!(self.state, FlowState::Running | FlowState::Retrying);
+        known.then(|| (self.end(partition).unwrap_or(0) - self.committed.get(partition).unwrap_or(0)).max(0))
     }
 
-    /// The same of all partitions.
-    pub fn lag(&self) -> i64 {
-        self.high.iter().map(|(partition, _)| self.partition_lag(partition)).sum()
+    /// The same of all partitions. None also where there are none.
+    pub fn lag(&self) -> Option<i64> {
+        let all = self.high.iter().map(|(partition, _)| self.partition_lag(partition));
+        all.reduce(|sum, lag| Some(sum?.saturating_add(lag?))).flatten()
     }
 }

@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{CommitTable, Result, TableName};
+use crate::{AnchorState, CommitTable, Result, TableName};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +60,41 @@ pub struct SnapshotInfo {
     pub summary: BTreeMap<String, String>,
 }
 
+/// A catalog as a user defined it, secrets filled in.
+#[derive(Clone)]
+pub struct CatalogSpec {
+    pub name: String,
+    pub kind: String,
+    pub options: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for CatalogSpec {
+    /// Options may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogSpec").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Opens catalogs of one kind.
+#[async_trait]
+pub trait CatalogConnector: Send + Sync + std::fmt::Debug {
+    /// `rest` …
+    fn kind(&self) -> &str;
+    /// Names of the options that are understood.
+    fn options(&self) -> Vec<&'static str>;
+    /// `InvalidInput` says which option is wrong. What can be known without asking the catalog is checked here.
+    fn check(&self, spec: &CatalogSpec) -> Result<()>;
+    async fn open(&self, spec: &CatalogSpec) -> Result<Arc<dyn LakeCatalog>>;
+}
+
 /// Tables of one warehouse.
 #[async_trait]
 pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
-    /// Schemas of catalog `lake`, or of `system`.
+    /// Schemas of catalog `lake`, of `system`, or of one that a user defined.
     async fn list_schemas(&self, catalog: &str) -> Result<Vec<String>>;
+    async fn schema_exists(&self, catalog: &str, schema: &str) -> Result<bool> {
+        Ok(self.list_schemas(catalog).await?.iter().any(|s| s == schema))
+    }
     async fn create_schema(&self, catalog: &str, schema: &str) -> Result<()>;
     /// `InvalidInput` where it still holds tables.
     async fn drop_schema(&self, catalog: &str, schema: &str) -> Result<()>;
@@ -85,6 +115,11 @@ pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
 #[async_trait]
 pub trait LakeTable: Send + Sync + std::fmt::Debug {
     fn info(&self) -> &TableInfo;
+    /// Where a flow stands in this state. [`AnchorState::Absent`] where it never wrote here.
+    fn anchor(&self, flow: &str) -> AnchorState {
+        let _ = flow;
+        AnchorState::Absent
+    }
     /// Reads the current snapshot of this state.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while

@@ -27,7 +27,8 @@ pub use definition::{Definition, DefinitionKind, Metastore};
 pub use error::{Error, ErrorKind, Result};
 pub use flow_status::{ErrorDomain, FlowErrorInfo, FlowState, FlowStatus};
 pub use lake::{
-    BlobStore, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo, StagedTable, TableInfo, Transform,
+    BlobStore, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo,
+    StagedTable, TableInfo, Transform,
 };
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};

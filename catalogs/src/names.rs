@@ -39,12 +39,13 @@ impl TableName {
         Self::new(SYSTEM_CATALOG, DLQ_SCHEMA, name)
     }
 
-    /// Levels of the Iceberg namespace: the schema alone in `lake`, `system` and the schema in `system`.
+    /// Levels of the Iceberg namespace: the schema alone in `lake`, `system` and the schema in `system`, and what the
+    /// dots of the schema part in a catalog that a user defined.
     pub fn namespace(&self) -> Vec<String> {
-        if self.catalog == DEFAULT_CATALOG {
-            vec![self.schema.clone()]
-        } else {
-            vec![self.catalog.clone(), self.schema.clone()]
+        match self.catalog.as_str() {
+            DEFAULT_CATALOG => vec![self.schema.clone()],
+            SYSTEM_CATALOG => vec![self.catalog.clone(), self.schema.clone()],
+            _ => self.schema.split('.').map(str::to_owned).collect(),
         }
     }
 }

@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat, SETTINGS, Values};
 use crate::demo::{self, DemoOptions};
+use crate::lock::DataLock;
 use crate::process::Server;
 
 /// Runs the command line to its end. Never panics; errors go to standard error.
@@ -91,7 +92,9 @@ fn load(m: &ArgMatches) -> Result<Config> {
     let flags: Values =
         SETTINGS.iter().filter_map(|s| m.get_one::<String>(s.name).map(|v| (s.name.to_owned(), v.clone()))).collect();
     let file = m.get_one::<String>("config").map(PathBuf::from);
-    Config::load(&flags, &config::from_environment(std::env::vars()), file.as_deref())
+    // Not `vars`, which panics where a variable of another program is not UTF-8.
+    let variables = config::from_environment(std::env::vars_os())?;
+    Config::load(&flags, &variables, file.as_deref())
 }
 
 fn serve(mut config: Config, demo: Option<DemoOptions>) -> Result<()> {
@@ -100,15 +103,13 @@ fn serve(mut config: Config, demo: Option<DemoOptions>) -> Result<()> {
         config.log = "warn".to_owned();
     }
     init_logs(&config)?;
+    // Before the demo's broker opens its log there.
+    let lock = DataLock::take(&config.data_dir)?;
     let demo = match demo {
         None => None,
-        Some(options) => {
-            std::fs::create_dir_all(&config.data_dir)
-                .with_context(|| format!("cannot make directory {}", config.data_dir.display()))?;
-            Some((demo::start_broker(&config.data_dir, &options)?, options.rate))
-        }
+        Some(options) => Some((demo::start_broker(&config.data_dir, &options)?, options.rate)),
     };
-    let server = Server::start(config)?;
+    let server = Server::start_locked(config, lock)?;
     let outcome = server.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

@@ -3,6 +3,7 @@
 //! ```text
 //!   cli ─► config ─► process ─┬─ assembly: the concrete catalogs, connectors and stores
 //!                             ├─ pgwire    sockets runtime ──► sql::Session on the query runtime
+//!                             ├─ flight    the same, for Arrow Flight SQL
 //!                             ├─ http      /healthz /readyz /metrics
 //!                             └─ demo      development broker, generator, demo.sql
 //! ```
@@ -14,6 +15,9 @@ pub mod assembly;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod flight;
 pub mod http;
+pub mod lock;
 pub mod pgwire;
 pub mod process;
+pub mod tls;

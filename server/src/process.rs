@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tidewater_devbroker::DevBroker;
 use tidewater_sql::Engine;
 use tokio::net::TcpListener;
@@ -21,8 +21,11 @@ use tracing::{info, warn};
 use crate::assembly;
 use crate::config::Config;
 use crate::demo;
+use crate::flight::{self, FlightConfig};
 use crate::http::{self, Readiness};
+use crate::lock::DataLock;
 use crate::pgwire::{self, PgConfig};
+use crate::tls::Tls;
 
 /// A running server. Dropping it without [`Server::stop`] is like pulling the plug: nothing is lost, but flows do not
 /// commit what they have read.
@@ -30,6 +33,7 @@ pub struct Server {
     config: Config,
     engine: Arc<Engine>,
     pg_addr: SocketAddr,
+    flight_addr: SocketAddr,
     http_addr: SocketAddr,
     ready: Readiness,
     /// Ends the front ends.
@@ -39,6 +43,8 @@ pub struct Server {
     flow: Option<Runtime>,
     /// Ends when the last client has been told.
     serving: JoinHandle<()>,
+    /// Let go of last.
+    _lock: DataLock,
 }
 
 /// How long clients have to take in that the server ends.
@@ -47,10 +53,19 @@ const FAREWELL: Duration = Duration::from_secs(5);
 impl Server {
     /// Opens the stores, loads definitions, starts flows, accepts connections. Blocks until all that is done.
     pub fn start(config: Config) -> Result<Self> {
-        pgwire::check_listen(config.pg_listen, config.pg_password.is_some())?;
-        for dir in [&config.data_dir, &config.warehouse] {
-            std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
+        let lock = DataLock::take(&config.data_dir)?;
+        Self::start_locked(config, lock)
+    }
+
+    /// [`Server::start`] for who holds the directory already.
+    pub fn start_locked(config: Config, lock: DataLock) -> Result<Self> {
+        for addr in [config.pg_listen, config.flight_listen] {
+            pgwire::check_listen(addr, config.pg_password.is_some())?;
         }
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+        ensure!(tls.is_some() || !config.tls_required, "tls_required needs tls_cert and tls_key");
         let spill_dir = fresh_spill_dir(&config.spill_dir)?;
         let sockets = runtime("sockets", 2)?;
         let query = runtime("query", config.query_threads)?;
@@ -58,11 +73,13 @@ impl Server {
         let ready = Readiness::default();
         let shutdown = CancellationToken::new();
 
-        let (engine, serving, pg_addr, http_addr) = sockets.block_on(async {
+        let (engine, serving, pg_addr, flight_addr, http_addr) = sockets.block_on(async {
             let metrics = http::install_metrics()?;
             let http_listener = bind("http_listen", config.http_listen).await?;
             let pg_listener = bind("pg_listen", config.pg_listen).await?;
+            let flight_listener = bind("flight_listen", config.flight_listen).await?;
             let (http_addr, pg_addr) = (http_listener.local_addr()?, pg_listener.local_addr()?);
+            let flight_addr = flight_listener.local_addr()?;
             tokio::spawn(http::serve(http_listener, metrics, ready.clone(), shutdown.clone()));
 
             let engine = assembly::assemble(&config, spill_dir, query.handle().clone(), flow.handle().clone()).await?;
@@ -72,22 +89,40 @@ impl Server {
                 password: config.pg_password.as_ref().map(|p| p.0.clone()),
                 max_connections: config.pg_max_connections,
                 max_message_bytes: config.pg_max_message,
-                ..PgConfig::default()
+                max_prepared_statements: config.pg_max_prepared,
+                startup_timeout: config.pg_startup_timeout,
+                idle_timeout: (!config.pg_idle_timeout.is_zero()).then_some(config.pg_idle_timeout),
+                tls: tls.as_ref().map(|t| Arc::clone(&t.pg)),
+                tls_required: config.tls_required,
             };
-            let serving = pgwire::serve(pg_listener, Arc::clone(&engine), pg, shutdown.clone());
+            let flight = FlightConfig {
+                user: config.pg_user.clone(),
+                password: config.pg_password.as_ref().map(|p| p.0.clone()),
+                max_sessions: config.flight_max_sessions,
+                max_message_bytes: config.flight_max_message,
+                max_statements: config.pg_max_prepared,
+                session_timeout: config.flight_session_timeout,
+                tls: tls.map(|t| t.flight),
+            };
+            let pg = pgwire::serve(pg_listener, Arc::clone(&engine), pg, shutdown.clone());
+            let flight = flight::serve(flight_listener, Arc::clone(&engine), flight, shutdown.clone());
             let serving = tokio::spawn(async move {
-                if let Err(e) = serving.await {
-                    warn!(error = %e, "the postgres front end stopped");
+                let (pg, flight) = tokio::join!(pg, flight);
+                for (front, ended) in [("postgres", pg), ("flight", flight)] {
+                    if let Err(e) = ended {
+                        warn!(error = %e, front, "a front end stopped");
+                    }
                 }
             });
             ready.set(true);
-            info!(pg = %pg_addr, http = %http_addr, "ready");
-            anyhow::Ok((engine, serving, pg_addr, http_addr))
+            info!(pg = %pg_addr, flight = %flight_addr, http = %http_addr, "ready");
+            anyhow::Ok((engine, serving, pg_addr, flight_addr, http_addr))
         })?;
         Ok(Self {
             config,
             engine,
             pg_addr,
+            flight_addr,
             http_addr,
             ready,
             shutdown,
@@ -95,11 +130,15 @@ impl Server {
             query: Some(query),
             flow: Some(flow),
             serving,
+            _lock: lock,
         })
     }
 
     pub fn pg_addr(&self) -> SocketAddr {
         self.pg_addr
+    }
+    pub fn flight_addr(&self) -> SocketAddr {
+        self.flight_addr
     }
     pub fn http_addr(&self) -> SocketAddr {
         self.http_addr

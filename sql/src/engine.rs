@@ -6,9 +6,12 @@ use std::time::Duration;
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use parking_lot::Mutex;
-use tidewater_catalogs::{BlobStore, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector};
+use tidewater_catalogs::{
+    BlobStore, CatalogConnector, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector,
+};
 use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
 
+use crate::catalogs::Catalogs;
 use crate::plan::environment;
 use crate::session::{Login, Session};
 use crate::settings::Settings;
@@ -22,6 +25,8 @@ pub struct EngineParts {
     pub lake: Arc<dyn LakeCatalog>,
     pub blobs: Arc<dyn BlobStore>,
     pub connectors: Vec<Arc<dyn StreamConnector>>,
+    /// Kinds of catalogs that CREATE CATALOG knows.
+    pub catalogs: Vec<Arc<dyn CatalogConnector>>,
     /// Where queries run. Never the runtime of the sockets: a busy query must not keep `SELECT 1` waiting.
     pub query_runtime: tokio::runtime::Handle,
     pub flow_runtime: tokio::runtime::Handle,
@@ -42,6 +47,7 @@ pub struct EngineDefaults {
     /// How many partitions of a query run side by side.
     pub query_parallelism: usize,
     pub flow: FlowSettings,
+    pub engine: EngineSettings,
 }
 
 impl Default for EngineDefaults {
@@ -52,6 +58,7 @@ impl Default for EngineDefaults {
             batch_rows: 8192,
             query_parallelism: std::thread::available_parallelism().map_or(1, usize::from),
             flow: FlowSettings::default(),
+            engine: EngineSettings::default(),
         }
     }
 }
@@ -60,7 +67,9 @@ impl Default for EngineDefaults {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) metastore: Arc<dyn Metastore>,
+    /// All catalogs, by the name of the table.
     pub(crate) lake: Arc<dyn LakeCatalog>,
+    pub(crate) catalogs: Arc<Catalogs>,
     pub(crate) blobs: Arc<dyn BlobStore>,
     pub(crate) connectors: Vec<Arc<dyn StreamConnector>>,
     pub(crate) query_runtime: tokio::runtime::Handle,
@@ -113,14 +122,16 @@ impl Engine {
     pub fn new(parts: EngineParts) -> Result<Arc<Self>, SqlError> {
         let runtime_env = environment::runtime_env(parts.query_memory_bytes, &parts.spill_dir)?;
         let base_state = environment::base_state(runtime_env, &parts.defaults)?;
+        let catalogs = Arc::new(Catalogs::new(parts.lake, parts.metastore.clone(), parts.catalogs));
         Ok(Arc::new_cyclic(|engine: &Weak<Self>| Self {
             supervisor: Arc::new(Supervisor::new(
                 parts.flow_runtime,
                 Arc::new(FlowPlanner::new(engine.clone())),
-                Env::system(EngineSettings::default()),
+                Env::system(parts.defaults.engine.clone()),
             )),
             metastore: parts.metastore,
-            lake: parts.lake,
+            lake: catalogs.clone(),
+            catalogs,
             blobs: parts.blobs,
             connectors: parts.connectors,
             query_runtime: parts.query_runtime,
@@ -167,8 +178,12 @@ impl Engine {
             )
             .with_hint(format!("The database is called \"{DEFAULT_CATALOG}\".")));
         }
-        self.refuse_while_stopping()?;
         let settings = Settings::for_login(&self.defaults, &login)?;
+        self.session_with(login, settings)
+    }
+
+    pub(crate) fn session_with(self: &Arc<Self>, login: Login, settings: Settings) -> Result<Session, SqlError> {
+        self.refuse_while_stopping()?;
         let pid = self.next_pid.fetch_add(1, Ordering::Relaxed) & i32::MAX;
         let session = Session::new(self.clone(), login, settings, pid);
         let mut sessions = self.sessions.lock();

@@ -28,7 +28,7 @@ const QUEUED_BATCHES: usize = 2;
 
 /// What a query's task says. `Ok(None)` is the end of the rows, and nothing else is: a channel that merely closes
 /// belongs to a task that was cut off, and its rows are not all there.
-type Fed = Result<Option<RecordBatch>, DataFusionError>;
+pub(crate) type Fed = Result<Option<RecordBatch>, DataFusionError>;
 
 /// Lets `work` go on until it is done, cancelled or late.
 pub(crate) async fn guard<T>(
@@ -58,10 +58,23 @@ pub(crate) fn start(
     task: Arc<TaskContext>,
     schema: SchemaRef,
 ) -> SendableRecordBatchStream {
+    start_fed(ctx, schema, move |sender| async move { feed(plan, task, &sender).await })
+}
+
+/// Starts what feeds a stream by itself. It must end with `Ok(None)` or an error.
+pub(crate) fn start_fed<F>(
+    ctx: &StatementContext<'_>,
+    schema: SchemaRef,
+    feed: impl FnOnce(mpsc::Sender<Fed>) -> F,
+) -> SendableRecordBatchStream
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
+    let fed = feed(sender.clone());
     let handle = ctx.engine.query_runtime.spawn(async move {
         // A panic in an operator is a bug of one query, not of the connection.
-        let fed = std::panic::AssertUnwindSafe(feed(plan, task, &sender)).catch_unwind().await;
+        let fed = std::panic::AssertUnwindSafe(fed).catch_unwind().await;
         if fed.is_err() {
             let _ = sender.send(Err(SqlError::internal("the query met a bug").into())).await;
         }

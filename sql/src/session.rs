@@ -101,6 +101,9 @@ pub enum RowsTag {
     Select,
     Show,
     Explain,
+    Subscribe,
+    /// Rows leave in the format of COPY, and are counted.
+    Copy,
 }
 
 pub enum Outcome {
@@ -165,7 +168,7 @@ pub struct StatementContext<'a> {
     pub params: &'a [ScalarValue],
     pub cancel: CancellationToken,
     pub deadline: Option<Instant>,
-    pub(crate) notices: &'a Mutex<Vec<Notice>>,
+    pub(crate) notices: &'a Arc<Mutex<Vec<Notice>>>,
     pub in_block: bool,
 }
 
@@ -211,7 +214,8 @@ pub struct Session {
     settings: Settings,
     transaction: Arc<Mutex<Transaction>>,
     cancel: CancelHandle,
-    notices: Mutex<Vec<Notice>>,
+    /// Shared with streams, which find out what is worth a notice while they run.
+    notices: Arc<Mutex<Vec<Notice>>>,
     reported: Vec<(&'static str, String)>,
     shared: Arc<SessionShared>,
     pid: i32,
@@ -245,11 +249,16 @@ impl Session {
             settings,
             transaction: Arc::new(Mutex::new(Transaction::default())),
             cancel,
-            notices: Mutex::new(Vec::new()),
+            notices: Arc::default(),
             reported,
             shared,
             pid,
         }
+    }
+
+    /// Another session of the same client with the settings of this one, to run something beside it.
+    pub fn fork(&self) -> Result<Self, SqlError> {
+        self.engine.session_with(self.login.clone(), self.settings.clone())
     }
 
     /// All statements of a text, or the first syntax error in it.
@@ -419,7 +428,7 @@ impl Session {
     }
 
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        std::mem::take(self.notices.get_mut())
+        std::mem::take(&mut *self.notices.lock())
     }
 
     /// As SHOW prints it.

@@ -106,10 +106,10 @@ static SETTINGS: &[Setting] = &[
     setting("random_page_cost", "4", Kind::Text, false, "Accepted and kept."),
     setting(
         "read_mode",
-        "committed",
-        Kind::OneOf(&["committed"]),
+        "live",
+        Kind::OneOf(&["live", "committed"]),
         false,
-        "What a read of a streaming table sees: its last snapshot (committed).",
+        "What a query of a streaming table sees: its last snapshot with the rows not committed yet (live), or without.",
     ),
     setting("row_security", "on", Kind::Bool, false, "Accepted and kept."),
     setting("search_path", "\"$user\", public", Kind::SearchPath, false, "Schemas in which bare names are looked up."),
@@ -293,6 +293,11 @@ impl Settings {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
+    /// Whether queries see rows of streaming tables that are not committed yet.
+    pub(crate) fn reads_live(&self) -> bool {
+        self.values.get("read_mode").is_none_or(|mode| mode == "live")
+    }
+
     pub(crate) fn read_only(&self, in_block: bool) -> bool {
         let on = |name: &str| self.values.get(name).is_some_and(|v| v == "on");
         if in_block && self.values.contains_key("transaction_read_only") {
@@ -340,11 +345,6 @@ impl Settings {
                 let lower = value.trim().to_lowercase();
                 match choices.iter().find(|c| **c == lower) {
                     Some(choice) => (*choice).to_owned(),
-                    None if s.name == "read_mode" && lower == "live" => {
-                        return Err(SqlError::unsupported("read mode \"live\" is not supported yet").with_hint(
-                            "Reads see the last committed snapshot; a lower commit_interval makes it fresher.",
-                        ));
-                    }
                     None => {
                         return Err(
                             invalid(s.name, value).with_hint(format!("Available values: {}.", choices.join(", ")))

@@ -90,10 +90,16 @@ impl Committer {
                         tracing::warn!(flow = %self.flow, seq = request.seq, attempts, "commit does not get through");
                     }
                     tokio::time::sleep(self.pause(failures)).await;
-                    self.look().await?
+                    self.look(request).await?
                 }
                 Action::Finish(finish) => return self.finish(finish, request, attempts, refusal),
             };
+            #[cfg(test)]
+            if let Fact::Replied(reply) = &fact
+                && crate::wrong::deletes_on_reply(reply, request)
+            {
+                return Err(Error::unavailable("a test deleted the files").into());
+            }
             self.count(&fact, &state, request);
             action = state.learn(&fact);
         }
@@ -129,12 +135,12 @@ impl Committer {
         }
     }
 
-    async fn look(&mut self) -> FlowResult<Fact> {
+    async fn look(&mut self, request: &CommitRequest) -> FlowResult<Fact> {
         match self.load_once().await {
             Ok(head) => {
-                let anchor = head.anchor.clone();
+                let found = found(&head, request);
                 self.head = Some(head);
-                Ok(Fact::Loaded(anchor))
+                Ok(Fact::Loaded(found))
             }
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Fact::Gone),
             Err(e) if e.is_retryable() => {
@@ -160,6 +166,8 @@ impl Committer {
         attempts: u32,
         refusal: Option<Error>,
     ) -> FlowResult<Anchor> {
+        #[cfg(test)]
+        crate::wrong::deletes_on_finish(&finish, request);
         match finish {
             Finish::Committed(anchor) => {
                 if attempts > 1 {
@@ -219,3 +227,10 @@ impl Committer {
         self.head = None;
     }
 }
+
+#[cfg(not(test))]
+fn found(head: &TableHead, _: &CommitRequest) -> AnchorState {
+    head.anchor.clone()
+}
+#[cfg(test)]
+use crate::wrong::found;

@@ -89,7 +89,8 @@ pub struct EngineSettings {
     pub restart_max: Duration,
     /// A flow that ran this long begins again with the shortest pause.
     pub stable_after: Duration,
-    /// A fenced flow watches the table for this long; it takes over only if no one commits meanwhile.
+    /// A fenced flow watches the table for this long, or two of its commit intervals where that is longer; it takes
+    /// over only if no one commits meanwhile.
     pub fence_watch: Duration,
     /// Superseded checkpoints that are kept behind the newest.
     pub checkpoints_kept: u64,

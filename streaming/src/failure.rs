@@ -18,12 +18,12 @@ pub(crate) const FENCED: &str = "FENCED";
 pub(crate) const PAUSED_ELSEWHERE: &str = "PAUSED";
 
 impl Failure {
-    /// Another writer of this flow committed. It waits and watches before it tries again.
+    /// Another writer of this flow committed. It waits and watches before it tries again, once.
     pub(crate) fn fenced(table: &str, by: &tidewater_catalogs::Anchor) -> Self {
         let error = Error::new(ErrorKind::Conflict, format!("another writer keeps {table}"))
             .with_context("seq", by.seq)
             .with_context("epoch", by.epoch)
-            .with_hint("Run this flow in one server only.");
+            .with_hint("Run this flow in one server only: stop the other, then say ALTER FLOW … RESUME here.");
         Self { code: FENCED, domain: ErrorDomain::External, restarts: true, error: Box::new(error) }
     }
 

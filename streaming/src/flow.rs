@@ -25,6 +25,7 @@ use crate::checkpoint::PartitionMove;
 use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
+use crate::hot::HotRows;
 use crate::lane::{Lane, LaneCommand, LaneSetup};
 use crate::outbox::{self, Drainer, Outbox};
 use crate::publish::Publisher;
@@ -79,7 +80,7 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
             None => Ok(()),
         };
     };
-    status.layout(&layout);
+    status.layout(&layout, env.now_ms());
     adopt_ids(&mut standing, &layout);
     env.failpoints.reach("start.recovered").await;
     tracing::info!(
@@ -97,9 +98,12 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
     let (sealed_tx, sealed_rx) = mpsc::channel(permits);
     let (letters_tx, letters_rx) = mpsc::channel(env.settings.max_outbox_entries.max(1));
     let mut coordinator = Coordinator::new(&spec, &env, &status, &standing, &layout, permits, cut_tx, &interval_ms);
+    let hot = coordinator.hot();
+    // From here on reads see what the lanes make, until this run ends, however it does.
+    let _shown = status.hot().show(&hot);
     coordinator.spawn_lanes(&positions, &gaps)?;
     let publisher =
-        Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake());
+        Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake(), hot);
     status.set_state(FlowState::Running, None);
 
     // Each stage ends when the one before it has: the end of the coordinator drains them all.
@@ -187,6 +191,10 @@ impl<'a> Coordinator<'a> {
         let ahead = settings.memory_bytes / 4;
         let mut identity = standing.source.clone();
         identity.topic.clone_from(&layout.topic);
+        let memory = Memory::new((settings.memory_bytes - ahead).max(1));
+        let open = open_trigger(env, standing.anchor.seq + 1);
+        let hot = HotRows::new(spec.id, &standing.anchor, Arc::clone(&memory));
+        hot.open(&open);
         let setup = LaneSetup {
             flow: spec.name.clone(),
             source: Arc::clone(&spec.source),
@@ -198,7 +206,8 @@ impl<'a> Coordinator<'a> {
             skip_data_loss: settings.skip_data_loss,
             max_trigger_bytes: settings.max_trigger_bytes.max(1),
             reader_bytes: usize::try_from(ahead / lanes as u64).unwrap_or(usize::MAX).max(1 << 16),
-            memory: Memory::new((settings.memory_bytes - ahead).max(1)),
+            memory,
+            hot,
             status: Arc::clone(status),
             wake: Arc::new(Notify::new()),
             env: env.clone(),
@@ -210,7 +219,7 @@ impl<'a> Coordinator<'a> {
             setup,
             lanes: Vec::with_capacity(lanes),
             tasks: JoinSet::new(),
-            open: open_trigger(env, standing.anchor.seq + 1),
+            open,
             permits: Arc::new(Semaphore::new(permits)),
             cut_tx,
             interval_ms,
@@ -223,6 +232,10 @@ impl<'a> Coordinator<'a> {
 
     fn wake(&self) -> Arc<Notify> {
         Arc::clone(&self.setup.wake)
+    }
+
+    fn hot(&self) -> Arc<HotRows> {
+        Arc::clone(&self.setup.hot)
     }
 
     fn lane_of(&self, partition: i32) -> usize {
@@ -316,6 +329,7 @@ impl<'a> Coordinator<'a> {
     async fn cut(&mut self, permit: OwnedSemaphorePermit) -> FlowResult<()> {
         self.env.failpoints.reach("cut.before").await;
         let next = open_trigger(self.env, self.open.seq + 1);
+        self.setup.hot.open(&next);
         let mut replies = Vec::with_capacity(self.lanes.len());
         for lane in &self.lanes {
             let (reply, answer) = oneshot::channel();
@@ -367,20 +381,18 @@ impl<'a> Coordinator<'a> {
                     return Err(Failure::topic_gone(e));
                 }
                 tracing::warn!(flow = %self.spec.name, error = %e, "topic looks gone, asking again");
-                self.status.trouble(&e, self.env.now_ms());
+                self.status.topic_away(&e, self.env.now_ms());
                 return Ok(());
             }
-            // Readers find out by themselves whether that matters.
+            // Readers find out by themselves whether that matters; until they do nothing is known of the topic's end.
             Err(e) if e.is_retryable() => {
                 tracing::debug!(flow = %self.spec.name, error = %e, "topic layout not available");
+                self.status.topic_away(&e, self.env.now_ms());
                 return Ok(());
             }
             Err(e) => return Err(e.into()),
         };
-        if self.absence.looks > 0 {
-            self.absence = Absence::default();
-            self.status.trouble_over();
-        }
+        self.absence = Absence::default();
         source::check_identity(&self.setup.identity, &layout)?;
         match source::gaps(before, &layout) {
             // Gaps are for the lanes to find: they know what they have in hand.
@@ -392,7 +404,7 @@ impl<'a> Coordinator<'a> {
                 return Ok(());
             }
         }
-        self.status.layout(&layout);
+        self.status.layout(&layout, self.env.now_ms());
         let new = source::new_partitions(&self.known, &layout);
         // What such a partition has lost already its lane finds out, as with any other gap.
         self.known = source::with_new_partitions(std::mem::take(&mut self.known), &layout);

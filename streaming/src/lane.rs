@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::checkpoint::{PartitionMove, RowCounts, SourcePositions};
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
+use crate::hot::HotRows;
 use crate::source;
 use crate::spec::FlowLane;
 use crate::status::StatusCell;
@@ -46,6 +47,7 @@ pub(crate) struct LaneSetup {
     pub(crate) max_trigger_bytes: u64,
     pub(crate) reader_bytes: usize,
     pub(crate) memory: Arc<Memory>,
+    pub(crate) hot: Arc<HotRows>,
     pub(crate) status: Arc<StatusCell>,
     /// Tells the coordinator that a trigger is full.
     pub(crate) wake: Arc<Notify>,
@@ -119,7 +121,7 @@ impl Lane {
                     // That asks the broker for the topic and the partitions.
                     Ok(()) if self.absent => {
                         self.absent = false;
-                        self.setup.status.trouble_over();
+                        self.setup.status.topic_back();
                     }
                     Ok(()) => {}
                     Err(e) => self.on_read_error(e).await?,
@@ -222,6 +224,7 @@ impl Lane {
             let rows = batch.rows.clone();
             let applied = self.query.apply(rows).await;
             let batches = applied.map_err(|e| Failure::of_record(blame(e, &batch)))?;
+            let mut shown = Vec::with_capacity(batches.len());
             for output in batches.into_iter().filter(|b| b.num_rows() > 0) {
                 out += output.num_rows() as u64;
                 let writer = match &mut self.cut.writer {
@@ -231,7 +234,11 @@ impl Lane {
                         slot.insert(CountedWriter::new(writer, &self.setup.memory))
                     }
                 };
+                shown.push(output.clone());
                 writer.write(output).await.map_err(|e| Failure::of_record(blame(e, &batch)))?;
+            }
+            if !shown.is_empty() {
+                self.setup.hot.offer(self.open.seq, shown);
             }
         }
         if let Some(letters) = batch.dead_letters.as_ref().filter(|_| dead > 0) {
@@ -263,7 +270,7 @@ impl Lane {
         if self.failures > 0 || self.unfounded_losses > 0 {
             self.failures = 0;
             self.unfounded_losses = 0;
-            self.setup.status.trouble_over();
+            self.setup.status.topic_back();
         }
         let status = &self.setup.status;
         status.consumed(batch, out, dead);
@@ -298,7 +305,8 @@ impl Lane {
     fn wait_out(&mut self, e: &Error) {
         self.failures = self.failures.saturating_add(1);
         tracing::warn!(flow = %self.setup.flow, error = %e, failures = self.failures, "topic does not answer");
-        self.setup.status.trouble(e, self.setup.env.now_ms());
+        // Over when the topic can be asked for its marks again: no record may come for long.
+        self.setup.status.topic_away(e, self.setup.env.now_ms());
         if self.failures > 1 {
             self.reader = None;
         }

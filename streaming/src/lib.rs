@@ -16,6 +16,7 @@ mod checkpoint;
 pub mod commit;
 mod committer;
 mod flow;
+mod hot;
 mod lane;
 mod outbox;
 mod publish;
@@ -33,8 +34,11 @@ mod status;
 
 pub use env::{Chance, Clock, EngineSettings, Env, Failpoints};
 pub use failpoint::FAILPOINTS;
+pub use hot::{HotBatch, ReadView};
 pub use spec::{FlowFactory, FlowLane, FlowQuery, FlowSettings, FlowSpec};
 pub use supervisor::Supervisor;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrong;

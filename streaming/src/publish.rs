@@ -12,6 +12,7 @@ use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::FlowResult;
 use crate::flow::millis;
+use crate::hot::HotRows;
 use crate::outbox::Outbox;
 use crate::recovery::{self, Standing};
 use crate::spec::FlowSpec;
@@ -32,6 +33,7 @@ pub(crate) struct Publisher<'a> {
     interval_ms: &'a AtomicU64,
     /// Tells the coordinator that a permit is free.
     wake: Arc<Notify>,
+    hot: Arc<HotRows>,
 }
 
 impl<'a> Publisher<'a> {
@@ -44,6 +46,7 @@ impl<'a> Publisher<'a> {
         outbox: &'a Outbox,
         interval_ms: &'a AtomicU64,
         wake: Arc<Notify>,
+        hot: Arc<HotRows>,
     ) -> Self {
         Self {
             spec,
@@ -57,6 +60,7 @@ impl<'a> Publisher<'a> {
             outbox,
             interval_ms,
             wake,
+            hot,
         }
     }
 
@@ -131,6 +135,7 @@ impl<'a> Publisher<'a> {
 
         // From here on trigger n is history.
         self.anchor = anchor;
+        self.hot.committed(&self.anchor);
         self.positions = checkpoint.source.next();
         let has_letters = entry.is_some();
         if let Some(entry) = entry {
@@ -140,7 +145,7 @@ impl<'a> Publisher<'a> {
         drop(permit);
         let took = began.elapsed();
         let now_ms = self.env.now_ms();
-        self.status.committed(&self.anchor, self.positions.clone(), took, now_ms);
+        self.status.committed(&self.anchor, self.positions.clone(), rows.out, took, now_ms);
         if max_timestamp_ms > 0 {
             let age_ms = now_ms.saturating_sub(max_timestamp_ms).max(0);
             self.status.metrics().freshness_seconds.record(age_ms as f64 / 1000.0);

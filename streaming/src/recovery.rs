@@ -41,7 +41,8 @@ pub(crate) async fn standing(
     let mut found = committer.load().await?;
     if after_fence && let AnchorState::Valid(before) = &found {
         // Another server writes, or wrote. While it lives, taking over would only fence it in turn.
-        tokio::time::sleep(env.settings.fence_watch).await;
+        // A pause between its commits must not be taken for its end.
+        tokio::time::sleep(env.settings.fence_watch.max(spec.settings.commit_interval.saturating_mul(2))).await;
         let before = before.clone();
         found = committer.load().await?;
         match &found {
@@ -74,8 +75,29 @@ pub(crate) async fn begin(
     committer: &mut Committer,
     status: &StatusCell,
 ) -> FlowResult<Standing> {
-    let layout = layout(spec, env, status).await?;
-    let start = patiently(env, status, || spec.source.start_offsets(&spec.start)).await?;
+    let mut absence = Absence::default();
+    let (layout, start) = loop {
+        let asked = match layout(spec, env, status).await {
+            Ok(layout) => {
+                let start = patiently(env, status, || spec.source.start_offsets(&spec.start)).await;
+                start.map(|start| (layout, start))
+            }
+            Err(e) => Err(e),
+        };
+        match asked {
+            Ok(found) => break found,
+            // It was there when the table was made. A broker that has just started says so of every topic.
+            Err(e) if e.kind() == ErrorKind::NotFound && !absence.again(env.settings.topic_gone_after) => {
+                status.trouble(&e, env.now_ms());
+                let s = &env.settings;
+                tokio::time::sleep(env.back_off(absence.looks, s.retry_min, s.retry_max)).await;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    };
+    if absence.looks > 0 {
+        status.trouble_over();
+    }
     let mut source = SourcePositions::of(&layout);
     source.partitions = start.iter().map(|(partition, at)| PartitionMove { partition, from: at, to: at }).collect();
     let commit_uuid = env.uuid();

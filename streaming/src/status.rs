@@ -8,12 +8,14 @@ use tidewater_catalogs::{
 };
 
 use crate::failure::trouble;
+use crate::hot::HotCell;
 use crate::metrics::FlowMetrics;
 
 #[derive(Debug)]
 pub(crate) struct StatusCell {
     status: Mutex<Inner>,
     metrics: FlowMetrics,
+    hot: HotCell,
 }
 
 #[derive(Debug)]
@@ -21,6 +23,32 @@ struct Inner {
     status: FlowStatus,
     /// The error shown is one that a step waits out, and goes with the next success.
     passing: bool,
+    /// Why the topic could not be read, or asked for its marks, when last tried. Apart from `passing`: a topic that answers says
+    /// nothing about a catalog that does not.
+    topic_away: Option<FlowErrorInfo>,
+}
+
+impl Inner {
+    /// As it is shown.
+    fn shown(&self) -> FlowStatus {
+        let mut status = self.status.clone();
+        if status.error.is_none() {
+            status.error.clone_from(&self.topic_away);
+        }
+        status.high_known &= self.topic_away.is_none();
+        let at_work = matches!(status.state, FlowState::Running | FlowState::Starting);
+        if at_work && (self.passing || self.topic_away.is_some()) {
+            status.state = FlowState::Retrying;
+        }
+        status
+    }
+
+    /// The gauges say what the views say.
+    fn gauge(&self, metrics: &FlowMetrics) {
+        let shown = self.shown();
+        metrics.lag.set(shown.lag().map_or(f64::NAN, |lag| lag as f64));
+        metrics.running.set(if shown.state == FlowState::Running { 1.0 } else { 0.0 });
+    }
 }
 
 impl StatusCell {
@@ -39,8 +67,11 @@ impl StatusCell {
             committed: Offsets::default(),
             position: Offsets::default(),
             high: Offsets::default(),
+            high_at_ms: None,
+            high_known: false,
             rows_in: 0,
             rows_out: 0,
+            rows_committed: 0,
             rows_dead: 0,
             rows_skipped: 0,
             bytes_in: 0,
@@ -49,7 +80,13 @@ impl StatusCell {
             commit_interval_ms: 0,
         };
         let metrics = FlowMetrics::new(&definition.name);
-        Self { status: Mutex::new(Inner { status, passing: false }), metrics }
+        let inner = Inner { status, passing: false, topic_away: None };
+        inner.gauge(&metrics);
+        Self { status: Mutex::new(inner), metrics, hot: HotCell::default() }
+    }
+
+    pub(crate) fn hot(&self) -> &HotCell {
+        &self.hot
     }
 
     pub(crate) fn metrics(&self) -> &FlowMetrics {
@@ -57,7 +94,7 @@ impl StatusCell {
     }
 
     pub(crate) fn get(&self) -> FlowStatus {
-        self.status.lock().status.clone()
+        self.status.lock().shown()
     }
 
     pub(crate) fn state(&self) -> FlowState {
@@ -69,6 +106,12 @@ impl StatusCell {
         inner.status.state = state;
         inner.status.error = error;
         inner.passing = false;
+        if state != FlowState::Running {
+            // What a later run knows it asks for itself.
+            inner.topic_away = None;
+            inner.status.high_known = false;
+        }
+        inner.gauge(&self.metrics);
     }
 
     pub(crate) fn restarted(&self) {
@@ -82,6 +125,7 @@ impl StatusCell {
         if inner.status.error.is_none() || inner.passing {
             inner.status.error = Some(trouble(error, at_ms));
             inner.passing = true;
+            inner.gauge(&self.metrics);
         }
     }
 
@@ -90,7 +134,21 @@ impl StatusCell {
         if inner.passing {
             inner.status.error = None;
             inner.passing = false;
+            inner.gauge(&self.metrics);
         }
+    }
+
+    pub(crate) fn topic_back(&self) {
+        let mut inner = self.status.lock();
+        inner.topic_away = None;
+        inner.gauge(&self.metrics);
+    }
+
+    /// The topic could not be read, or asked for its marks.
+    pub(crate) fn topic_away(&self, error: &Error, at_ms: i64) {
+        let mut inner = self.status.lock();
+        inner.topic_away = Some(trouble(error, at_ms));
+        inner.gauge(&self.metrics);
     }
 
     pub(crate) fn recovered(&self, topic: &str, anchor: &Anchor, epoch: u64, positions: &Offsets) {
@@ -117,26 +175,31 @@ impl StatusCell {
         self.status.lock().status.position.set(partition, next);
     }
 
-    pub(crate) fn layout(&self, layout: &TopicLayout) {
-        let status = &mut self.status.lock().status;
-        status.high = layout.highs();
-        self.metrics.lag.set(status.lag() as f64);
+    pub(crate) fn layout(&self, layout: &TopicLayout, now_ms: i64) {
+        let mut inner = self.status.lock();
+        inner.topic_away = None;
+        inner.status.high = layout.highs();
+        inner.status.high_at_ms = Some(now_ms);
+        inner.status.high_known = true;
+        inner.gauge(&self.metrics);
     }
 
     pub(crate) fn interval(&self, interval: Duration) {
         self.status.lock().status.commit_interval_ms = millis(interval);
     }
 
-    pub(crate) fn committed(&self, anchor: &Anchor, positions: Offsets, took: Duration, now_ms: i64) {
-        let status = &mut self.status.lock().status;
+    pub(crate) fn committed(&self, anchor: &Anchor, positions: Offsets, rows: u64, took: Duration, now_ms: i64) {
+        let mut inner = self.status.lock();
+        let status = &mut inner.status;
         status.epoch = anchor.epoch;
         status.seq = anchor.seq;
         status.snapshot_id = Some(anchor.snapshot_id);
         status.committed_at_ms = Some(now_ms);
         status.committed = positions;
         status.commits += 1;
+        status.rows_committed += rows;
         status.commit_ms = millis(took);
-        self.metrics.lag.set(status.lag() as f64);
+        inner.gauge(&self.metrics);
         self.metrics.commits.increment(1);
         self.metrics.commit_seconds.record(took.as_secs_f64());
     }

@@ -14,8 +14,10 @@
 //! One task per flow holds its fate; commands reach it through a channel and are answered when they are done.
 //!
 //! A flow that was **fenced** lost its table to another writer, for instance a second server that runs the same
-//! definitions. It drops what it has in memory, touches no file, and restarts as after any outage, with one
-//! difference: before it takes over it watches the table, and while the other one commits it only tries again later.
+//! definitions. It drops what it has in memory and touches no file. It then watches the table once: the other may be
+//! what is left of a server that is gone, a last commit that arrived late. Where the other goes on committing, or comes
+//! back after the flow took over, it is alive, and the flow fails, as two that take the table from each other for ever
+//! help nobody. It stays failed until someone says RESUME, which watches again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,11 +35,15 @@ use uuid::Uuid;
 use crate::env::Env;
 use crate::failure::{FENCED, Failure, FlowResult, PAUSED_ELSEWHERE};
 use crate::flow::{self, RunControl};
+use crate::hot::ReadView;
 use crate::spec::FlowFactory;
 use crate::status::StatusCell;
 
 /// Property of a definition: `true` where the flow must not run until it is resumed.
 const PAUSED: &str = "paused";
+
+/// A flow that was fenced more often than this does not try again by itself.
+const FENCES: u32 = 1;
 
 /// All flows of this server. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -107,7 +113,7 @@ impl Supervisor {
             commands: receiver,
             definition,
             failures: 0,
-            after_fence: false,
+            fences: 0,
         };
         let keeper = AbortOnDropHandle::new(self.inner.runtime.spawn(keeper.keep()));
         flows.insert(id, FlowHandle { name, status, commands, _keeper: keeper });
@@ -163,6 +169,13 @@ impl Supervisor {
         self.inner.flows.lock().get(&id).map(|f| f.status.get())
     }
 
+    /// What the flow of this name holds and has not committed yet. None where it does not run here. To be taken
+    /// before its table is loaded, see [`ReadView::above`].
+    pub fn read_view(&self, name: &str) -> Option<ReadView> {
+        let status = self.inner.flows.lock().values().find(|f| f.name == name).map(|f| Arc::clone(&f.status))?;
+        status.hot().view()
+    }
+
     /// Id of the flow with the name that its definition has.
     pub fn find(&self, name: &str) -> Option<Uuid> {
         self.inner.flows.lock().iter().find(|(_, f)| f.name == name).map(|(id, _)| *id)
@@ -205,7 +218,8 @@ struct Keeper {
     definition: Definition,
     /// Failed runs since the last one that lasted.
     failures: u32,
-    after_fence: bool,
+    /// Fenced runs since the last one that lasted.
+    fences: u32,
 }
 
 /// What the keeper does next.
@@ -287,7 +301,7 @@ impl Keeper {
         let (factory, env, status) = (Arc::clone(&self.factory), self.env.clone(), Arc::clone(&self.status));
         let definition = self.definition.clone();
         // A flow that only settles its debts takes nothing over.
-        let control = RunControl { after_fence: self.after_fence && !drain.is_cancelled(), drain };
+        let control = RunControl { after_fence: self.fences > 0 && !drain.is_cancelled(), drain };
         AbortOnDropHandle::new(self.runtime.spawn(async move {
             let definition = match factory.current(&definition).await {
                 // Debts are paid also where the flow is paused or gone.
@@ -311,10 +325,15 @@ impl Keeper {
         }
         if began.elapsed() >= self.env.settings.stable_after {
             self.failures = 0;
+            self.fences = 0;
         }
-        self.after_fence = failure.code == FENCED;
+        let mut restarts = failure.restarts;
+        if failure.code == FENCED {
+            self.fences = self.fences.saturating_add(1);
+            restarts &= self.fences <= FENCES;
+        }
         let info = failure.info(self.env.now_ms());
-        if !failure.restarts {
+        if !restarts {
             tracing::error!(flow = %self.definition.name, code = failure.code, error = %failure.error, "flow failed");
             self.status.set_state(FlowState::Failed, Some(info));
             return Next::Rest;
@@ -358,6 +377,8 @@ impl Keeper {
             }
             Order::Resume => {
                 self.failures = 0;
+                // It may be fenced once more, and looks on before it takes over.
+                self.fences = self.fences.min(FENCES);
                 self.definition.properties.remove(PAUSED);
                 self.status.set_state(FlowState::Starting, None);
                 Next::Run

@@ -45,8 +45,17 @@ impl Memory {
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
     pub(crate) fn is_full(&self) -> bool {
         self.used() >= self.limit
+    }
+    #[cfg(test)]
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+        let mut held = Held::new(Arc::clone(self));
+        held.set(bytes);
+        held
     }
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.released.subscribe()

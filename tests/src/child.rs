@@ -27,6 +27,7 @@ impl ChildServer {
             .arg("serve")
             .args(["--data-dir", data_dir.to_str().context("path is not UTF-8")?])
             .args(["--pg-listen", &format!("127.0.0.1:{}", ports.pg)])
+            .args(["--flight-listen", &format!("127.0.0.1:{}", ports.flight)])
             .args(["--http-listen", &format!("127.0.0.1:{}", ports.http)])
             .args(settings)
             .envs(env.iter().copied())
@@ -83,14 +84,17 @@ impl Drop for ChildServer {
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
     pub pg: u16,
+    pub flight: u16,
     pub http: u16,
 }
 
 impl Ports {
-    /// Two ports that were free a moment ago.
+    /// Ports that were free a moment ago.
     pub fn free() -> Result<Self> {
-        let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        Ok(Self { pg: a.local_addr()?.port(), http: b.local_addr()?.port() })
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        // All at once, so that they differ.
+        let (a, b, c) = (listen()?, listen()?, listen()?);
+        Ok(Self { pg: a.local_addr()?.port(), flight: b.local_addr()?.port(), http: c.local_addr()?.port() })
     }
 }
 

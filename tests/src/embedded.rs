@@ -24,6 +24,7 @@ impl EmbeddedServer {
         for (name, value) in [
             ("data_dir", dir.path().join("data").to_str().unwrap()),
             ("pg_listen", "127.0.0.1:0"),
+            ("flight_listen", "127.0.0.1:0"),
             ("http_listen", "127.0.0.1:0"),
             ("commit_interval", "200ms"),
         ]
@@ -40,6 +41,9 @@ impl EmbeddedServer {
 
     pub fn pg_addr(&self) -> SocketAddr {
         self.server.as_ref().unwrap().pg_addr()
+    }
+    pub fn flight_addr(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().flight_addr()
     }
     pub fn http_addr(&self) -> SocketAddr {
         self.server.as_ref().unwrap().http_addr()

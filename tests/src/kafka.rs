@@ -1,14 +1,14 @@
 //! A real Apache Kafka: one KRaft node on free ports.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{tail, wait_for};
+use crate::{Proxy, tail, wait_for};
 
 /// Stopped when dropped.
 pub struct Kafka {
@@ -22,10 +22,23 @@ pub struct Kafka {
 impl Kafka {
     /// `libs` holds the jars that `cargo xtask e2e` fetches; the log goes to `dir`.
     pub fn start(libs: &Path, dir: &Path) -> Result<Self> {
-        let (port, sasl_port, controller) = (free_port()?, free_port()?, free_port()?);
+        let sasl_port = free_port()?;
+        Self::start_with(libs, dir, sasl_port, sasl_port)
+    }
+
+    /// Clients that sign in reach the broker through the proxy, as it tells them to; others reach it directly.
+    pub fn start_behind_proxy(libs: &Path, dir: &Path) -> Result<(Self, Proxy)> {
+        let (sasl_port, front) = (free_port()?, TcpListener::bind("127.0.0.1:0")?);
+        let advertised = front.local_addr()?.port();
+        let proxy = Proxy::listen(front, SocketAddr::from(([127, 0, 0, 1], sasl_port)))?;
+        Ok((Self::start_with(libs, dir, sasl_port, advertised)?, proxy))
+    }
+
+    fn start_with(libs: &Path, dir: &Path, sasl_port: u16, advertised: u16) -> Result<Self> {
+        let (port, controller) = (free_port()?, free_port()?);
         fs::create_dir_all(dir)?;
         fs::write(dir.join("log4j2.properties"), LOGGING)?;
-        fs::write(dir.join("server.properties"), properties(dir, port, sasl_port, controller))?;
+        fs::write(dir.join("server.properties"), properties(dir, port, (sasl_port, advertised), controller))?;
         let mut kafka = Self { child: None, dir: dir.to_path_buf(), libs: libs.to_path_buf(), port, sasl_port };
         let id = kafka.tool(&["kafka.tools.StorageTool", "random-uuid"])?;
         let config = dir.join("server.properties");
@@ -116,13 +129,13 @@ rootLogger.appenderRef.c.ref=C
 ";
 
 /// One node needs one replica everywhere; few internal partitions and no rebalance delay make it quick.
-fn properties(dir: &Path, port: u16, sasl: u16, controller: u16) -> String {
+fn properties(dir: &Path, port: u16, (sasl, advertised): (u16, u16), controller: u16) -> String {
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT

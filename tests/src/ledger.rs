@@ -43,6 +43,8 @@ impl LedgerCheck {
 
     /// Waits until the table holds as many rows as were produced, then compares every number.
     pub fn verify(&self, client: &Client, table: &str, dead_letters: &str, limit: Duration) -> Result<()> {
+        // Others read the table as well, and see what is committed.
+        client.run("SET read_mode = committed")?;
         let count = |what: &str| -> Result<u64> { Ok(client.value(&format!("SELECT count(*) FROM {what}"))?.parse()?) };
         let waited = wait_for("every row to arrive", limit, || {
             let (rows, dead) = (count(table)?, count(dead_letters)?);

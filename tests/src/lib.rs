@@ -6,12 +6,16 @@ mod client;
 mod embedded;
 mod kafka;
 mod ledger;
+mod parts;
+mod proxy;
 
 pub use child::{ChildServer, Ports, SERVE_CHILD, log_path, tail};
 pub use client::{Client, SqlFailure, connect};
 pub use embedded::EmbeddedServer;
 pub use kafka::Kafka;
 pub use ledger::{LEDGER_COLUMNS, Ledger, LedgerCheck, create_topic};
+pub use parts::{Azure, Postgres, RestCatalog, S3};
+pub use proxy::{Mode, Proxy};
 
 use std::time::{Duration, Instant};
 

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("crash/kill_under_load", || kill_under_load(6).map_err(failed)),
         Trial::test("crash/graceful_stop_commits", || graceful_stop_commits().map_err(failed)),
+        Trial::test("crash/one_server_per_directory", || one_server_per_directory().map_err(failed)),
     ]
 }
 
@@ -26,6 +27,10 @@ pub fn failed(e: anyhow::Error) -> Failed {
 /// What one round of killing works on.
 pub struct Scene<'a> {
     pub dir: &'a Path,
+    /// More settings of the server, and where the streaming table goes.
+    pub settings: Vec<String>,
+    pub before: String,
+    pub table: &'a str,
     pub brokers: String,
     pub partitions: usize,
     pub rate: u64,
@@ -37,18 +42,20 @@ pub struct Scene<'a> {
 
 impl Scene<'_> {
     fn start(&self, ports: Ports, env: &[(&str, &str)]) -> Result<ChildServer> {
-        let settings = ["--commit-interval", "300ms"];
+        let settings: Vec<&str> =
+            ["--commit-interval", "300ms"].into_iter().chain(self.settings.iter().map(String::as_str)).collect();
         ChildServer::start(&self.dir.join("data"), ports, &log_path(self.dir), &settings, env)
     }
 
     pub fn define(&self, client: &Client) -> Result<()> {
         client.run(&format!(
-            "CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
+            "{}
+             CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
              CREATE STREAM IF NOT EXISTS ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
-             CREATE STREAMING TABLE IF NOT EXISTS kept PARTITIONED BY (days(event_time)) AS
+             CREATE STREAMING TABLE IF NOT EXISTS {} PARTITIONED BY (days(event_time)) AS
                SELECT p, n, aborted, amount, note, event_time, _partition AS kafka_partition, _offset AS kafka_offset
                FROM STREAM ledger;",
-            self.brokers
+            self.before, self.brokers, self.table
         ))?;
         Ok(())
     }
@@ -93,6 +100,9 @@ fn kill_under_load(kills: usize) -> Result<()> {
     let broker = start_broker(dir.path(), 3)?;
     let scene = Scene {
         dir: dir.path(),
+        settings: Vec::new(),
+        before: String::new(),
+        table: "kept",
         brokers: broker.addr().to_string(),
         partitions: 3,
         rate: 3000,
@@ -111,6 +121,9 @@ fn graceful_stop_commits() -> Result<()> {
     let broker = start_broker(dir.path(), 2)?;
     let scene = Scene {
         dir: dir.path(),
+        settings: Vec::new(),
+        before: String::new(),
+        table: "kept",
         brokers: broker.addr().to_string(),
         partitions: 2,
         rate: 2000,
@@ -131,6 +144,31 @@ fn graceful_stop_commits() -> Result<()> {
         check.verify(&client, "kept", "system.dlq.ledger", LIMIT)
     })();
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+/// A second server on the same directory ends at once and says why; the lock of one that was killed is free.
+fn one_server_per_directory() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let data = dir.path().join("data");
+    let (first_log, second_log) = (dir.path().join("first.log"), dir.path().join("second.log"));
+    let mut first = ChildServer::start(&data, Ports::free()?, &first_log, &[], &[])?;
+    first.client(LIMIT)?.run("CREATE TABLE t (a BIGINT)")?;
+    let mut second = ChildServer::start(&data, Ports::free()?, &second_log, &[], &[])?;
+    tidewater_tests::wait_for("the second server to end", LIMIT, || Ok(second.has_ended().then_some(())))?;
+    let said = tail(&second_log, 5);
+    let names_it = said.contains("uses the data directory") && said.contains(data.to_str().context("not UTF-8")?);
+    anyhow::ensure!(names_it, "it said: {said}");
+    first.client(LIMIT)?.run("SELECT * FROM t")?;
+    first.kill()?;
+    let mut third = ChildServer::start(&data, Ports::free()?, &first_log, &[], &[])?;
+    third.client(LIMIT)?.run("SELECT * FROM t")?;
+    // What would be ignored is refused.
+    let env = [("TIDEWATER_COMMIT_INTERVALL", "1s")];
+    let mut wrong = ChildServer::start(&dir.path().join("other"), Ports::free()?, &second_log, &[], &env)?;
+    tidewater_tests::wait_for("the misconfigured server to end", LIMIT, || Ok(wrong.has_ended().then_some(())))?;
+    let said = tail(&second_log, 5);
+    anyhow::ensure!(said.contains("did you mean TIDEWATER_COMMIT_INTERVAL?"), "it said: {said}");
+    Ok(())
 }
 
 fn start_broker(dir: &Path, partitions: i32) -> Result<DevBroker> {

@@ -14,7 +14,7 @@ pub fn trials() -> Vec<Trial> {
     files.sort();
     files
         .into_iter()
-        .filter(|file| !blocks(file).is_empty())
+        .filter(|file| !blocks(file, "sql").is_empty())
         .map(|file| {
             let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
             Trial::test(format!("documents/{name}"), move || run(&file))
@@ -32,10 +32,14 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The text of each block fenced as `sql`.
-fn blocks(file: &Path) -> Vec<String> {
+/// The text of each block fenced as `language`.
+pub fn blocks(file: &Path, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    text.split("```sql\n").skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+    text.split(&format!("```{language}\n"))
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .map(str::to_owned)
+        .collect()
 }
 
 const RECORDS: &str = r#"
@@ -62,7 +66,7 @@ fn run(file: &Path) -> Result<(), Failed> {
     let client = Client::connect(server.pg_addr())?;
     let run = |sql: &str| client.run(&sql.replace("localhost:9092", &broker)).map_err(|e| format!("{e}\nin:\n{sql}"));
     run(RECORDS)?;
-    for block in blocks(file) {
+    for block in blocks(file, "sql") {
         run(&block)?;
     }
     Ok(())

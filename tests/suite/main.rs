@@ -1,7 +1,11 @@
 //! All integration tests, in one binary.
 //!
 //! - `slt/…`: every file under `tests/slt`, each against a server and a development broker of its own;
+//! - `live/…`: reads of rows that are not committed yet, and SUBSCRIBE, while records arrive;
 //! - `crash/…`: a server in its own process, killed and started again;
+//! - `flight/…`: Arrow Flight SQL, through arrow-flight's own client;
+//! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
+//! - `fuzz/…`: bytes and statements that are almost right;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
 //! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -9,6 +13,10 @@
 mod crash;
 mod documents;
 mod e2e;
+mod faults;
+mod flight;
+mod fuzz;
+mod live;
 mod slt;
 
 use std::process::ExitCode;
@@ -27,8 +35,19 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Servers with broker and flows: more at once than cores only makes them wait for each other.
     arguments.test_threads.get_or_insert(2);
-    let trials: Vec<Trial> =
-        slt::trials().into_iter().chain(crash::trials()).chain(documents::trials()).chain(e2e::trials()).collect();
+    let trials: Vec<Trial> = [
+        slt::trials(),
+        live::trials(),
+        flight::trials(),
+        faults::trials(),
+        fuzz::trials(),
+        crash::trials(),
+        documents::trials(),
+        e2e::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     println!(
         "found {} slt files, {} tests in all",
         trials.iter().filter(|t| t.name().starts_with("slt/")).count(),

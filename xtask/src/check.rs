@@ -34,7 +34,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("tests", &["devbroker", "server", "streaming"]),
-    ("benchmarks", &["devbroker", "server", "tests"]),
+    ("benchmarks", &["catalogs", "catalogs-iceberg", "devbroker", "server", "tests"]),
     ("features", &[]),
 ];
 

@@ -1,6 +1,7 @@
 //! Prepares the real parts, then runs the `e2e/` trials of the test binary.
 //!
-//! Downloads (the jars of Apache Kafka, Python packages of the readers) are kept in `$TIDEWATER_E2E_DIR`, else in
+//! Downloads (the jars of Apache Kafka and of Apache Iceberg's REST catalog, object stores, Python packages of the
+//! readers) are kept in `$TIDEWATER_E2E_DIR`, else in
 //! `~/.cache/tidewater/e2e`, outside the repository.
 
 use std::path::{Path, PathBuf};
@@ -11,21 +12,33 @@ use anyhow::{Context, Result, bail};
 use crate::{cargo, root};
 
 const KAFKA_VERSION: &str = "4.3.1";
+const FLIGHT_JDBC: &str = "org.apache.arrow:flight-sql-jdbc-driver:18.3.0";
+const ICEBERG_VERSION: &str = "1.11.0";
+const AZURITE_VERSION: &str = "3.37.0";
+/// Object stores that are built from their sources: program, package, version.
+const GO_PROGRAMS: &[(&str, &str, &str)] = &[("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0")];
 const PYTHON_PACKAGES: &[&str] = &[
-    "pyiceberg[sql-sqlite]==0.12.0",
+    "pyiceberg[sql-sqlite,s3fs]==0.12.0",
     "pyarrow==26.0.1",
     "duckdb==1.5.5",
     "duckdb-extension-avro==1.5.5",
     "duckdb-extension-httpfs==1.5.5",
     "duckdb-extension-iceberg==1.5.5",
     "psycopg[binary]==3.3.9",
+    "adbc-driver-flightsql==1.13.0",
+    "adbc-driver-manager==1.13.0",
+    "pandas==3.1.1",
+    "polars==2.1.0",
 ];
 
 pub fn run(args: &[String]) -> Result<()> {
     let dir = directory()?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
     needs()?;
-    kafka(&dir)?;
+    jars(&dir, "kafka", "Apache Kafka", KAFKA_VERSION)?;
+    jars(&dir, "iceberg-rest", "Apache Iceberg's REST catalog", ICEBERG_VERSION)?;
+    object_stores(&dir)?;
+    flight_jdbc(&dir)?;
     python(&dir)?;
     let filter = format!("e2e/{}", args.first().map_or("", String::as_str));
     let dir = dir.to_str().context("the download directory's path is not UTF-8")?;
@@ -58,15 +71,20 @@ fn directory() -> Result<PathBuf> {
 fn needs() -> Result<()> {
     let mut missing = Vec::new();
     for (program, argument, package) in [
-        ("java", "-version", "openjdk-17-jre-headless"),
+        ("javac", "-version", "openjdk-17-jdk-headless"),
         ("mvn", "-version", "maven"),
         ("python3", "--version", "python3 python3-venv"),
         ("psql", "--version", "postgresql-client"),
+        ("go", "version", "golang-go"),
+        ("npm", "--version", "nodejs npm"),
     ] {
         let run = Command::new(program).arg(argument).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if !run.is_ok_and(|status| status.success()) {
             missing.push((program, package));
         }
+    }
+    if !Path::new("/usr/lib/postgresql").is_dir() {
+        missing.push(("a PostgreSQL server", "postgresql"));
     }
     if missing.is_empty() {
         return Ok(());
@@ -80,29 +98,87 @@ fn needs() -> Result<()> {
     )
 }
 
-fn kafka(dir: &Path) -> Result<()> {
-    let libs = dir.join(format!("kafka-{KAFKA_VERSION}"));
+/// Fetches what `tests/e2e/NAME-pom.xml` lists.
+fn jars(dir: &Path, name: &str, title: &str, version: &str) -> Result<()> {
+    let libs = dir.join(format!("{name}-{version}"));
     let done = libs.join(".complete");
     if !done.exists() {
-        eprintln!("fetching Apache Kafka {KAFKA_VERSION} with Maven");
-        let pom = root().join("tests/e2e/kafka-pom.xml");
+        eprintln!("fetching {title} {version} with Maven");
         let status = Command::new("mvn")
             .args(["--quiet", "--batch-mode", "--file"])
-            .arg(pom)
+            .arg(root().join(format!("tests/e2e/{name}-pom.xml")))
             .arg("dependency:copy-dependencies")
             .arg("-DincludeScope=runtime")
             .arg(format!("-DoutputDirectory={}", libs.display()))
-            .arg(format!("-Dkafka.version={KAFKA_VERSION}"))
+            .args([format!("-Dkafka.version={version}"), format!("-Diceberg.version={version}")])
             .status()
             .context("cannot run mvn")?;
         if !status.success() {
-            bail!("Maven could not fetch Apache Kafka {KAFKA_VERSION}");
+            bail!("Maven could not fetch {title} {version}");
         }
         std::fs::write(done, "")?;
     }
-    let link = dir.join("kafka");
+    let link = dir.join(name);
     let _ = std::fs::remove_file(&link);
-    std::os::unix::fs::symlink(&libs, &link).context("cannot link the Kafka jars")
+    std::os::unix::fs::symlink(&libs, &link).with_context(|| format!("cannot link the jars of {title}"))
+}
+
+fn object_stores(dir: &Path) -> Result<()> {
+    let bin = dir.join("bin");
+    for (program, package, version) in GO_PROGRAMS {
+        let done = bin.join(format!(".{program}-{version}"));
+        if done.exists() {
+            continue;
+        }
+        eprintln!("building {program} {version} with Go");
+        let status = Command::new("go")
+            .args(["install", &format!("{package}@{version}")])
+            .env("GOBIN", &bin)
+            // A newer Go than the machine's is fetched where a program asks for one.
+            .env("GOTOOLCHAIN", "auto")
+            .status()
+            .context("cannot run go")?;
+        if !status.success() {
+            bail!("Go could not build {package} {version}");
+        }
+        std::fs::write(done, "")?;
+    }
+    let azurite = dir.join("azurite");
+    let done = azurite.join(format!(".{AZURITE_VERSION}"));
+    if !done.exists() {
+        eprintln!("fetching azurite {AZURITE_VERSION} with npm");
+        let status = Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
+            .arg(&azurite)
+            .arg(format!("azurite@{AZURITE_VERSION}"))
+            .status()
+            .context("cannot run npm")?;
+        if !status.success() {
+            bail!("npm could not fetch azurite {AZURITE_VERSION}");
+        }
+        std::fs::write(done, "")?;
+    }
+    Ok(())
+}
+
+/// The Flight SQL driver of Apache Arrow: one jar with everything in it.
+fn flight_jdbc(dir: &Path) -> Result<()> {
+    let jars = dir.join("flight-jdbc");
+    let done = jars.join(".complete");
+    if std::fs::read_to_string(&done).is_ok_and(|have| have == FLIGHT_JDBC) {
+        return Ok(());
+    }
+    eprintln!("fetching {FLIGHT_JDBC} with Maven");
+    let status = Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "dependency:copy", "-Dmdep.stripVersion=true"])
+        .arg(format!("-Dartifact={FLIGHT_JDBC}"))
+        .arg(format!("-DoutputDirectory={}", jars.display()))
+        .status()
+        .context("cannot run mvn")?;
+    if !status.success() {
+        bail!("Maven could not fetch {FLIGHT_JDBC}");
+    }
+    std::fs::write(done, FLIGHT_JDBC).context("cannot note the fetched driver")
 }
 
 fn python(dir: &Path) -> Result<()> {

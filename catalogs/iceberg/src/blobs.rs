@@ -61,16 +61,13 @@ impl BlobStore for WarehouseBlobs {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use std::sync::Arc;
-
     use super::*;
     use tidewater_catalogs::ErrorKind;
 
     #[tokio::test]
     async fn objects_are_put_once_and_listed_by_prefix() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Arc::new(object_store::local::LocalFileSystem::new());
-        let storage = Storage::open(directory.path().to_str().unwrap(), store).unwrap();
+        let storage = Storage::open(directory.path().to_str().unwrap(), &Default::default()).unwrap();
         let blobs = WarehouseBlobs::new(storage);
         blobs.put_new("f1/ckpt/1-a.json", Bytes::from_static(b"one")).await.unwrap();
         blobs.put_new("f1/ckpt/2-b.json", Bytes::from_static(b"two")).await.unwrap();

@@ -43,3 +43,26 @@ pub(crate) fn joined<T>(
         Err(e) => Err(Error::internal("a file task did not finish").with_source(e)),
     }
 }
+
+/// What an object store says. `what` is a lower-case fragment: "read file".
+pub(crate) fn store(what: &str, location: &str, e: object_store::Error) -> Error {
+    use object_store::Error as E;
+    let (kind, hint) = match &e {
+        E::NotFound { .. } => (ErrorKind::NotFound, None),
+        E::AlreadyExists { .. } | E::Precondition { .. } => (ErrorKind::AlreadyExists, None),
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => (
+            ErrorKind::PermissionDenied,
+            Some(
+                "Look at the credentials of the object store: they are taken from the catalog's options, else from the server's environment.",
+            ),
+        ),
+        E::NotImplemented { .. } | E::NotSupported { .. } => (ErrorKind::Unsupported, None),
+        E::InvalidPath { .. } | E::UnknownConfigurationKey { .. } => (ErrorKind::InvalidInput, None),
+        _ => (ErrorKind::Unavailable, None),
+    };
+    let error = Error::new(kind, format!("cannot {what}")).with_context("location", location).with_source(e);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}

@@ -1,27 +1,34 @@
 //! Iceberg tables: where they are listed, how they are read, written, committed and kept small.
 //!
 //! ```text
-//!                 SqlLake ── pointers (SQLite, Iceberg's JDBC layout)
+//!              IcebergLake ── pointers (SQLite or PostgreSQL, Iceberg's JDBC layout)
+//!                    │      └─ rest/ (a server behind Iceberg's REST protocol)
 //!                    │
 //!          load ─────┼───────────► TableState (one metadata file, unchanging)
 //!                    │                 │                  │
 //!             writer/ (Parquet)     scan/ (TableProvider)  commit/ (stage, swap, anchors, expiry)
 //!                    │                                          │
-//!                    └────── storage (durable files) ◄──────────┘
+//!                    └── storage/ (disk, S3, GCS, Azure) ◄──────┘
 //! ```
 //!
-//! The three types to know: [`SqlLake`] (the catalog), [`TableState`] (what one metadata file says) and
+//! The three types to know: [`IcebergLake`] (a catalog), [`TableState`] (what one metadata file says) and
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
 mod blobs;
+mod catalog;
+#[cfg(test)]
+mod certify;
 mod commit;
+mod connector;
 mod error;
+mod lake;
+mod new_table;
 mod pointers;
 mod properties;
+mod rest;
 pub mod scan;
 pub mod schema;
-mod sql_catalog;
 mod state;
 mod storage;
 mod table;
@@ -31,7 +38,10 @@ mod unseen;
 mod writer;
 
 pub use blobs::WarehouseBlobs;
+pub use catalog::{HOME_CATALOG, IcebergLake, SqlLakeOptions};
+pub use connector::{RestConnector, SqlConnector};
+pub use pointers::Database;
+pub use rest::RestOptions;
 pub use scan::MetadataCache;
-pub use sql_catalog::{SqlLake, SqlLakeOptions};
 pub use state::TableState;
-pub use storage::Storage;
+pub use storage::{STORE_OPTIONS, Storage, StoreOptions, check_store_options, is_store_option};

@@ -1,214 +1,235 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Row;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Executor, Row};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use crate::error;
 
-/// The column `catalog_name`: one database may hold more catalogs than ours.
-const CATALOG: &str = "lake";
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an answer of the database is waited for. What comes later counts as lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(25);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const TABLES: &str = "CREATE TABLE IF NOT EXISTS iceberg_tables (
+    catalog_name VARCHAR(255) NOT NULL,
+    table_namespace VARCHAR(255) NOT NULL,
+    table_name VARCHAR(255) NOT NULL,
+    metadata_location VARCHAR(1000),
+    previous_metadata_location VARCHAR(1000),
+    iceberg_type VARCHAR(5),
+    PRIMARY KEY (catalog_name, table_namespace, table_name))";
+const NAMESPACES: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
+    catalog_name VARCHAR(255) NOT NULL,
+    namespace VARCHAR(255) NOT NULL,
+    property_key VARCHAR(255) NOT NULL,
+    property_value VARCHAR(1000) NOT NULL,
+    PRIMARY KEY (catalog_name, namespace, property_key))";
+
+/// A SQL database.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// A file; made where it is missing.
+    Sqlite(PathBuf),
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=…`
+    Postgres(String),
+}
+
+impl Database {
+    /// `sqlite:FILE` or `postgres://…`.
+    pub fn parse(text: &str) -> Result<Self> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if !path.is_empty() {
+                return Ok(Self::Sqlite(PathBuf::from(path)));
+            }
+        }
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            // The text of a URL that cannot be read may hold a password, so it is not repeated.
+            PgConnectOptions::from_str(text).map_err(|_| Error::invalid("the URL of the database cannot be read"))?;
+            return Ok(Self::Postgres(text.to_string()));
+        }
+        Err(Error::invalid("the database is of no known kind")
+            .with_hint("Use sqlite:FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE."))
+    }
+}
+
+impl std::fmt::Debug for Database {
+    /// A URL may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "Sqlite({})", path.display()),
+            Self::Postgres(_) => f.write_str("Postgres(…)"),
+        }
+    }
+}
 
 /// The two tables of Iceberg's JDBC catalog, as Java (schema V1) and PyIceberg have them, so that a table of ours is
 /// theirs through the same database, and the other way round.
 #[derive(Debug, Clone)]
 pub(crate) struct Pointers {
-    pool: SqlitePool,
+    pool: Pool,
+    /// The column `catalog_name`: one database may hold more catalogs than ours.
+    catalog: Arc<str>,
+}
+
+#[derive(Debug, Clone)]
+enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
 }
 
 impl Pointers {
-    pub(crate) async fn open(path: &Path) -> Result<Self> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A commit that was answered must survive a power cut; NORMAL would lose it in WAL mode.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT);
-        let pool = SqlitePoolOptions::new()
-            .max_connections(4)
-            .connect_with(options)
-            .await
-            .map_err(|e| error::sql("open tables", e).with_context("path", path.display()))?;
-        let this = Self { pool };
-        this.prepare().await.map_err(|e| error::sql("create tables", e).with_context("path", path.display()))?;
+    pub(crate) async fn open(database: &Database, catalog: &str) -> Result<Self> {
+        let pool = match database {
+            Database::Sqlite(path) => Pool::Sqlite(open_sqlite(path).await?),
+            Database::Postgres(url) => Pool::Postgres(open_postgres(url).await?),
+        };
+        let this = Self { pool, catalog: catalog.into() };
+        this.prepare().await?;
         Ok(this)
     }
 
-    async fn prepare(&self) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "CREATE TABLE IF NOT EXISTS iceberg_tables (
-                catalog_name VARCHAR(255) NOT NULL,
-                table_namespace VARCHAR(255) NOT NULL,
-                table_name VARCHAR(255) NOT NULL,
-                metadata_location VARCHAR(1000),
-                previous_metadata_location VARCHAR(1000),
-                iceberg_type VARCHAR(5),
-                PRIMARY KEY (catalog_name, table_namespace, table_name))",
-        )
-        .execute(&self.pool)
-        .await?;
-        sqlx::query(
-            "CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
-                catalog_name VARCHAR(255) NOT NULL,
-                namespace VARCHAR(255) NOT NULL,
-                property_key VARCHAR(255) NOT NULL,
-                property_value VARCHAR(1000) NOT NULL,
-                PRIMARY KEY (catalog_name, namespace, property_key))",
-        )
-        .execute(&self.pool)
-        .await?;
-        // A database made by an older implementation (schema V0) has no such column.
-        let columns = sqlx::query("SELECT name FROM pragma_table_info('iceberg_tables')").fetch_all(&self.pool).await?;
-        let mut has_type = false;
-        for column in &columns {
-            has_type |= column.try_get::<String, _>(0)? == "iceberg_type";
+    async fn prepare(&self) -> Result<()> {
+        // Where everything is in place, no right to make tables is needed.
+        let there = self.names("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0", &[]).await.is_ok()
+            && self.names("SELECT namespace FROM iceberg_namespace_properties WHERE 1 = 0", &[]).await.is_ok();
+        if there {
+            return Ok(());
         }
-        if !has_type {
-            sqlx::query("ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)").execute(&self.pool).await?;
+        for statement in [TABLES, NAMESPACES] {
+            // Two servers that start at once may both find nothing.
+            if self.execute(statement, &[]).await.is_err() {
+                self.execute(statement, &[]).await.map_err(|e| e.in_words("create tables"))?;
+            }
+        }
+        // A database made by an older implementation (schema V0) has no such column.
+        if self.names("SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0", &[]).await.is_err() {
+            let add = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
+            self.execute(add, &[]).await.map_err(|e| e.in_words("create tables"))?;
         }
         Ok(())
     }
 
     #[cfg(test)]
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
     }
 
     /// Where the metadata of a table is now; `None` where there is no such table.
     pub(crate) async fn get(&self, namespace: &str, table: &str) -> Result<Option<String>> {
-        let row = sqlx::query(
-            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?
-             AND table_name = ? AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .bind(table)
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(|e| error::sql("look up a table", e))?;
-        let location = row.map(|r| r.try_get::<Option<String>, _>(0)).transpose();
-        Ok(location.map_err(|e| error::sql("look up a table", e))?.flatten())
+        let found = self
+            .names(
+                "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
+             AND table_name = $3 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
+                &[&self.catalog, namespace, table],
+            )
+            .await;
+        Ok(found.map_err(|e| e.in_words("look up a table"))?.into_iter().next())
     }
 
     /// The compare-and-swap behind every commit. False where the table is no longer at `expected`. An error leaves
     /// open whether the swap took place.
     pub(crate) async fn swap(&self, namespace: &str, table: &str, expected: &str, new: &str) -> Result<bool> {
-        let done = sqlx::query(
-            "UPDATE iceberg_tables SET metadata_location = ?, previous_metadata_location = ?
-             WHERE catalog_name = ? AND table_namespace = ? AND table_name = ? AND metadata_location = ?",
-        )
-        .bind(new)
-        .bind(expected)
-        .bind(CATALOG)
-        .bind(namespace)
-        .bind(table)
-        .bind(expected)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| error::sql("commit", e))?;
-        Ok(done.rows_affected() == 1)
+        let done = self
+            .execute(
+                "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
+             WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $2",
+                &[new, expected, &self.catalog, namespace, table],
+            )
+            .await;
+        Ok(done.map_err(|e| e.in_words("commit"))? == 1)
     }
 
     /// `NotFound` without the namespace, `AlreadyExists` where the name is taken.
     pub(crate) async fn create(&self, namespace: &str, table: &str, location: &str) -> Result<()> {
-        let done = sqlx::query(
-            "INSERT INTO iceberg_tables
+        let done = self
+            .execute_alone(
+                namespace,
+                "INSERT INTO iceberg_tables
                 (catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location, iceberg_type)
-             SELECT ?, ?, ?, ?, NULL, 'TABLE' WHERE EXISTS
-                (SELECT 1 FROM iceberg_namespace_properties WHERE catalog_name = ? AND namespace = ?)",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .bind(table)
-        .bind(location)
-        .bind(CATALOG)
-        .bind(namespace)
-        .execute(&self.pool)
-        .await;
+             SELECT $1, $2, $3, $4, NULL, 'TABLE' WHERE EXISTS
+                (SELECT 1 FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2)",
+                &[&self.catalog, namespace, table, location],
+            )
+            .await;
         match done {
-            Ok(done) if done.rows_affected() == 1 => Ok(()),
+            Ok(1) => Ok(()),
             Ok(_) => Err(Error::not_found(format!("schema \"{namespace}\" does not exist"))),
-            Err(sqlx::Error::Database(e)) if e.is_unique_violation() => {
+            Err(Failed::Sql(sqlx::Error::Database(e))) if e.is_unique_violation() => {
                 Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{table}\" already exists")))
             }
-            Err(e) => Err(error::sql("create a table", e)),
+            Err(e) => Err(e.in_words("create a table")),
         }
     }
 
     /// Forgets the table if it still is at `expected`.
     pub(crate) async fn remove(&self, namespace: &str, table: &str, expected: &str) -> Result<bool> {
-        let done = sqlx::query(
-            "DELETE FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ? AND table_name = ?
-             AND metadata_location = ?",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .bind(table)
-        .bind(expected)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| error::sql("drop a table", e))?;
-        Ok(done.rows_affected() == 1)
+        let done = self
+            .execute(
+                "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
+             AND metadata_location = $4",
+                &[&self.catalog, namespace, table, expected],
+            )
+            .await;
+        Ok(done.map_err(|e| e.in_words("drop a table"))? == 1)
     }
 
     /// Names of the tables of one namespace, sorted.
     pub(crate) async fn tables(&self, namespace: &str) -> Result<Vec<String>> {
-        let rows = sqlx::query(
-            "SELECT table_name FROM iceberg_tables WHERE catalog_name = ? AND table_namespace = ?
-             AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL) ORDER BY table_name",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|e| error::sql("list tables", e))?;
-        strings(&rows)
+        let names = self
+            .names(
+                "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
+             AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        sorted(names.map_err(|e| e.in_words("list tables"))?)
     }
 
     /// All namespaces, sorted; those too that only a table of another implementation implies.
     pub(crate) async fn namespaces(&self) -> Result<Vec<String>> {
-        let rows = sqlx::query(
-            "SELECT namespace FROM iceberg_namespace_properties WHERE catalog_name = ?1
-             UNION SELECT table_namespace FROM iceberg_tables WHERE catalog_name = ?1 ORDER BY 1",
-        )
-        .bind(CATALOG)
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|e| error::sql("list schemas", e))?;
-        strings(&rows)
+        let names = self
+            .names(
+                "SELECT namespace FROM iceberg_namespace_properties WHERE catalog_name = $1
+             UNION SELECT table_namespace FROM iceberg_tables WHERE catalog_name = $1",
+                &[&self.catalog],
+            )
+            .await;
+        sorted(names.map_err(|e| e.in_words("list schemas"))?)
     }
 
     /// False where it was there already.
     pub(crate) async fn create_namespace(&self, namespace: &str) -> Result<bool> {
-        let done = sqlx::query(
-            "INSERT OR IGNORE INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
-             VALUES (?, ?, 'exists', 'true')",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| error::sql("create a schema", e))?;
-        Ok(done.rows_affected() == 1)
+        let done = self
+            .execute(
+                "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
+             VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        Ok(done.map_err(|e| e.in_words("create a schema"))? == 1)
     }
 
     /// Fails with `InvalidInput` where it holds tables, `NotFound` where it is not there.
     pub(crate) async fn drop_namespace(&self, namespace: &str) -> Result<()> {
-        // One statement, so that a table made at the same time is either seen here or finds no schema.
-        let done = sqlx::query(
-            "DELETE FROM iceberg_namespace_properties WHERE catalog_name = ?1 AND namespace = ?2 AND NOT EXISTS
-                (SELECT 1 FROM iceberg_tables WHERE catalog_name = ?1 AND table_namespace = ?2)",
-        )
-        .bind(CATALOG)
-        .bind(namespace)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| error::sql("drop a schema", e))?;
-        if done.rows_affected() > 0 {
+        let done = self
+            .execute_alone(
+                namespace,
+                "DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2 AND NOT EXISTS
+                (SELECT 1 FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2)",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        if done.map_err(|e| e.in_words("drop a schema"))? > 0 {
             Ok(())
         } else if self.tables(namespace).await?.is_empty() {
             Err(Error::not_found(format!("schema \"{namespace}\" does not exist")))
@@ -217,8 +238,116 @@ impl Pointers {
                 .with_hint("Drop the tables first."))
         }
     }
+
+    /// Runs a statement and counts the rows it changed. Both databases take `$1`.
+    async fn execute(&self, sql: &'static str, values: &[&str]) -> Result<u64, Failed> {
+        in_time(async {
+            match &self.pool {
+                Pool::Sqlite(pool) => {
+                    let query = sqlx::query::<sqlx::Sqlite>(sql);
+                    let query = values.iter().fold(query, |query, value| query.bind(*value));
+                    Ok(query.execute(pool).await?.rows_affected())
+                }
+                Pool::Postgres(pool) => {
+                    let query = sqlx::query::<sqlx::Postgres>(sql);
+                    let query = values.iter().fold(query, |query, value| query.bind(*value));
+                    Ok(query.execute(pool).await?.rows_affected())
+                }
+            }
+        })
+        .await
+    }
+
+    /// The same, and nothing else of its kind in the namespace at the same time: a table that is made is either seen
+    /// by whoever drops the schema, or finds none. SQLite has one writer at a time anyway.
+    async fn execute_alone(&self, namespace: &str, sql: &'static str, values: &[&str]) -> Result<u64, Failed> {
+        let Pool::Postgres(pool) = &self.pool else { return self.execute(sql, values).await };
+        in_time(async {
+            let mut transaction = pool.begin().await?;
+            let lock = sqlx::query::<sqlx::Postgres>("SELECT pg_advisory_xact_lock(hashtext($1))")
+                .bind(format!("iceberg_namespace_properties {} {namespace}", self.catalog));
+            transaction.execute(lock).await?;
+            let query = sqlx::query::<sqlx::Postgres>(sql);
+            let query = values.iter().fold(query, |query, value| query.bind(*value));
+            let done = transaction.execute(query).await?.rows_affected();
+            transaction.commit().await?;
+            Ok(done)
+        })
+        .await
+    }
+
+    /// First column of all rows, without nulls.
+    async fn names(&self, sql: &'static str, values: &[&str]) -> Result<Vec<String>, Failed> {
+        in_time(async {
+            let names: Result<Vec<Option<String>>, sqlx::Error> = match &self.pool {
+                Pool::Sqlite(pool) => {
+                    let query = sqlx::query::<sqlx::Sqlite>(sql);
+                    let query = values.iter().fold(query, |query, value| query.bind(*value));
+                    query.fetch_all(pool).await?.iter().map(|row| row.try_get(0)).collect()
+                }
+                Pool::Postgres(pool) => {
+                    let query = sqlx::query::<sqlx::Postgres>(sql);
+                    let query = values.iter().fold(query, |query, value| query.bind(*value));
+                    query.fetch_all(pool).await?.iter().map(|row| row.try_get(0)).collect()
+                }
+            };
+            Ok(names?.into_iter().flatten().collect())
+        })
+        .await
+    }
 }
 
-fn strings(rows: &[sqlx::sqlite::SqliteRow]) -> Result<Vec<String>> {
-    rows.iter().map(|r| r.try_get::<String, _>(0).map_err(|e| error::sql("read names", e))).collect()
+enum Failed {
+    Sql(sqlx::Error),
+    Late,
+}
+
+impl Failed {
+    fn in_words(self, what: &str) -> Error {
+        match self {
+            Self::Sql(e) => error::sql(what, e),
+            Self::Late => Error::unavailable(format!("cannot {what}: the catalog database does not answer")),
+        }
+    }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Failed> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, work).await {
+        Ok(done) => done.map_err(Failed::Sql),
+        Err(_) => Err(Failed::Late),
+    }
+}
+
+fn sorted(mut names: Vec<String>) -> Result<Vec<String>> {
+    names.sort();
+    Ok(names)
+}
+
+async fn open_sqlite(path: &Path) -> Result<SqlitePool> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // A commit that was answered must survive a power cut; NORMAL would lose it in WAL mode.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT);
+    SqlitePoolOptions::new()
+        .max_connections(4)
+        .connect_with(options)
+        .await
+        .map_err(|e| error::sql("open tables", e).with_context("path", path.display()))
+}
+
+async fn open_postgres(url: &str) -> Result<PgPool> {
+    // The text of a URL that cannot be read may hold a password, so it is not repeated.
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| Error::invalid("the URL of the catalog database cannot be read"))?
+        .application_name("tidewater")
+        .options([("statement_timeout", "20000"), ("lock_timeout", "15000")]);
+    PgPoolOptions::new()
+        .max_connections(8)
+        .acquire_timeout(CONNECT_TIMEOUT)
+        .connect_with(options)
+        .await
+        .map_err(|e| error::sql("open tables", e))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
+use std::time::Duration;
 
 use tidewater_catalogs::{Error, Result};
 
@@ -24,14 +25,13 @@ pub(crate) const MANIFEST_MERGE: (&str, bool) = ("commit.manifest-merge.enabled"
 const PREVIOUS_VERSIONS: (&str, u64) = ("write.metadata.previous-versions-max", 50);
 pub(crate) const DELETE_AFTER_COMMIT: (&str, bool) = ("write.metadata.delete-after-commit.enabled", false);
 
-/// What the specification says where a table does not; tables of ours are created with an hour.
+/// What the specification says where a table does not; tables of ours are created with less.
 pub(crate) const SNAPSHOT_AGE_MS: (&str, u64) = ("history.expire.max-snapshot-age-ms", 5 * 24 * 3_600_000);
-const OUR_SNAPSHOT_AGE_MS: u64 = 3_600_000;
 pub(crate) const SNAPSHOTS_TO_KEEP: (&str, u64) = ("history.expire.min-snapshots-to-keep", 1);
 pub(crate) const GC: (&str, bool) = ("gc.enabled", true);
 
 /// What a new table gets where its creator did not say otherwise. Written down, so that other engines obey it too.
-pub(crate) fn defaults() -> BTreeMap<String, String> {
+pub(crate) fn defaults(snapshot_retention: Duration, snapshots_kept: u64) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     let mut set = |key: &str, value: String| all.insert(key.to_string(), value);
     set(COMPRESSION.0, COMPRESSION.1.to_string());
@@ -39,8 +39,8 @@ pub(crate) fn defaults() -> BTreeMap<String, String> {
     set(TARGET_FILE_BYTES.0, TARGET_FILE_BYTES.1.to_string());
     set(PREVIOUS_VERSIONS.0, PREVIOUS_VERSIONS.1.to_string());
     set(DELETE_AFTER_COMMIT.0, "true".to_string());
-    set(SNAPSHOT_AGE_MS.0, OUR_SNAPSHOT_AGE_MS.to_string());
-    set(SNAPSHOTS_TO_KEEP.0, SNAPSHOTS_TO_KEEP.1.to_string());
+    set(SNAPSHOT_AGE_MS.0, snapshot_retention.as_millis().to_string());
+    set(SNAPSHOTS_TO_KEEP.0, snapshots_kept.max(1).to_string());
     all
 }
 

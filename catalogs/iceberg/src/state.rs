@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use iceberg::io::FileIO;
 use iceberg::spec::TableMetadata;
-use object_store::ObjectStore;
 use tidewater_catalogs::TableName;
 
 use crate::scan::MetadataCache;
+use crate::storage::Storage;
 
 /// One loaded, unchanging state of a table: the metadata file that the catalog named, and what is needed to read
 /// everything it names.
@@ -15,10 +14,8 @@ pub struct TableState {
     pub name: TableName,
     pub metadata: Arc<TableMetadata>,
     pub metadata_location: String,
-    /// Reads and writes by absolute location (`file:///…`).
-    pub file_io: FileIO,
-    /// Rooted so that the path of an object is the path of its location's URL, without the leading slash.
-    pub object_store: Arc<dyn ObjectStore>,
+    /// Reads and writes by absolute location, with the credentials that this table needs.
+    pub storage: Storage,
     pub cache: Arc<MetadataCache>,
     /// Columns of the table's current schema, with field ids under `PARQUET:field_id`.
     pub arrow_schema: SchemaRef,

@@ -8,15 +8,16 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
 use tidewater_catalogs::{
-    Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter, TableInfo, Transform,
+    AnchorState, Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter,
+    TableInfo, Transform,
 };
 use uuid::Uuid;
 
-use crate::commit::anchor::COMMIT_UUID;
+use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Staged, stage};
+use crate::lake::{Lake, Swap};
 use crate::scan;
 use crate::schema::without_ids;
-use crate::sql_catalog::{Lake, Swap};
 use crate::state::TableState;
 use crate::writer::{FileWriter, from_staged};
 
@@ -27,19 +28,19 @@ const APPEND_ATTEMPTS: u32 = 20;
 const LOOK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 
 /// One loaded state of a table, for SQL.
-pub(crate) struct SqlTable {
+pub(crate) struct IcebergTable {
     lake: Arc<Lake>,
     state: Arc<TableState>,
     info: TableInfo,
 }
 
-impl std::fmt::Debug for SqlTable {
+impl std::fmt::Debug for IcebergTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqlTable").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("IcebergTable").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-impl SqlTable {
+impl IcebergTable {
     pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>) -> Result<Self> {
         let info = table_info(&state)?;
         Ok(Self { lake, state, info })
@@ -47,7 +48,7 @@ impl SqlTable {
 
     async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
         let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::new(self.lake.storage().clone(), &self.state, commit)?);
+            Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }
@@ -86,7 +87,7 @@ impl SqlTable {
             let (base, staged) = self.stage_commit(state, commit, files).await.map_err(settled)?;
             match self.lake.swap(&base, staged).await {
                 Swap::Done(_) => return Ok(()),
-                Swap::NotAsked(e) => return Err(settled(e)),
+                Swap::Refused(e) => return Err(settled(e)),
                 Swap::Moved => {}
                 Swap::Unknown(e) => {
                     tracing::warn!(table = %self.state.name, error = %e, "answer to an append was lost");
@@ -161,9 +162,13 @@ fn committed(metadata: &TableMetadata, commit: Uuid) -> bool {
 }
 
 #[async_trait]
-impl LakeTable for SqlTable {
+impl LakeTable for IcebergTable {
     fn info(&self) -> &TableInfo {
         &self.info
+    }
+
+    fn anchor(&self, flow: &str) -> AnchorState {
+        anchor::state(&self.state.metadata, flow)
     }
 
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {

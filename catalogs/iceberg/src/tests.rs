@@ -13,11 +13,11 @@ use tidewater_catalogs::{
     BlobStore, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, TableName, Transform,
 };
 
-use crate::{SqlLake, SqlLakeOptions};
+use crate::{IcebergLake, SqlLakeOptions};
 
 pub(crate) struct TestLake {
     pub(crate) directory: tempfile::TempDir,
-    pub(crate) lake: SqlLake,
+    pub(crate) lake: IcebergLake,
 }
 
 impl TestLake {
@@ -39,10 +39,10 @@ impl TestLake {
     }
 }
 
-pub(crate) async fn open(directory: &tempfile::TempDir) -> SqlLake {
+pub(crate) async fn open(directory: &tempfile::TempDir) -> IcebergLake {
     let warehouse = directory.path().join("ware house");
     let options = SqlLakeOptions::local(directory.path().join("catalog.db"), warehouse.to_str().unwrap());
-    SqlLake::open(options).await.unwrap()
+    IcebergLake::open_home(options).await.unwrap()
 }
 
 pub(crate) fn schema() -> SchemaRef {

@@ -479,6 +479,15 @@ async fn troubles_say_what_they_probably_are() {
         let e = probe(&signed("wrong")).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::PermissionDenied, "{e:?}");
         println!("{e:?}");
+        // Also where nobody probed before, and where the client was kept; nobody waits for the timeout.
+        let connector = KafkaConnector::new();
+        let options = signed("wrong").into_iter().chain([("timeout", "10 min")]).collect::<Vec<_>>();
+        for _ in 0..3 {
+            let spec = StreamSpec { connection: connection(&options), ..spec("t") };
+            let source = connector.source(spec).unwrap();
+            let asked = tokio::time::timeout(Duration::from_secs(60), source.layout()).await;
+            assert_eq!(asked.unwrap().unwrap_err().kind(), ErrorKind::PermissionDenied);
+        }
         let e = probe(&[("brokers", &sasl), ("timeout", "4 s")]).await.unwrap_err();
         println!("{e:?}");
         assert_eq!(e.kind(), ErrorKind::Unavailable);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use tidewater_catalogs::{ConnectionSpec, Error, ErrorKind, Offsets, PartitionRange, Result, TopicLayout};
@@ -20,6 +22,8 @@ use crate::options::{Options, config_error};
 #[derive(Clone, Default)]
 pub(crate) struct Context {
     heard: Arc<Mutex<Heard>>,
+    /// How many brokers the connection names.
+    brokers: usize,
 }
 
 #[derive(Default)]
@@ -28,24 +32,43 @@ struct Heard {
     last: Option<(RDKafkaErrorCode, String)>,
     /// First of the errors that time does not heal.
     fatal: Option<(RDKafkaErrorCode, String)>,
-    all_down: bool,
+    /// Brokers whose connections failed, by the names that librdkafka gives them.
+    down: Vec<String>,
+    /// Since when these are as many as the connection names. librdkafka's own event for this does not come.
+    all_down: Option<Instant>,
     /// Any of these, since it was last asked for.
     any: bool,
 }
 
 impl Context {
+    fn of(brokers: usize) -> Self {
+        Self { heard: Arc::default(), brokers }
+    }
     pub(crate) fn last(&self) -> Option<(RDKafkaErrorCode, String)> {
         let heard = self.heard.lock();
         heard.fatal.clone().or_else(|| heard.last.clone())
     }
-    fn take_all_down(&self) -> bool {
-        std::mem::take(&mut self.heard.lock().all_down)
+    /// Whether waiting on is in vain: a password stays wrong and a certificate untrusted. Where no broker is left, the
+    /// next address of a name with several is tried first, and TLS may have met one bad broker of many.
+    fn hopeless(&self) -> bool {
+        let heard = self.heard.lock();
+        match &heard.fatal {
+            Some((RDKafkaErrorCode::Authentication, _)) => true,
+            Some(_) => heard.all_down.is_some(),
+            None => heard.all_down.is_some_and(|since| since.elapsed() >= LAST_CHANCE),
+        }
     }
     /// Whether a connection had trouble since the last call.
     pub(crate) fn take_trouble(&self) -> bool {
         std::mem::take(&mut self.heard.lock().any)
     }
-    /// What was heard long ago explains nothing.
+    /// A question begins.
+    fn begin(&self) {
+        if let Some(since) = &mut self.heard.lock().all_down {
+            *since = Instant::now() + (TO_RECONNECT - LAST_CHANCE);
+        }
+    }
+    /// A broker has answered: what was heard before explains nothing any more.
     fn forget(&self) {
         *self.heard.lock() = Heard::default();
     }
@@ -63,7 +86,16 @@ impl ClientContext for Context {
         }
         // Some troubles are only logged, such as a broker that hangs up on a client of the wrong security.
         if fac == "FAIL" {
-            self.heard.lock().last = Some((RDKafkaErrorCode::BrokerTransportFailure, message.to_owned()));
+            let mut heard = self.heard.lock();
+            heard.last = Some((RDKafkaErrorCode::BrokerTransportFailure, message.to_owned()));
+            // "[thrd:HOST:PORT/ID]: HOST:PORT/ID: what happened"
+            let name = message.split("]: ").nth(1).and_then(|rest| rest.split(": ").next()).unwrap_or_default();
+            if !name.is_empty() && heard.down.len() < self.brokers && !heard.down.iter().any(|n| n == name) {
+                heard.down.push(name.to_owned());
+                if heard.down.len() == self.brokers {
+                    heard.all_down = Some(Instant::now());
+                }
+            }
         }
     }
 
@@ -73,7 +105,7 @@ impl ClientContext for Context {
         let mut heard = self.heard.lock();
         heard.any = true;
         match code {
-            RDKafkaErrorCode::AllBrokersDown => heard.all_down = true,
+            RDKafkaErrorCode::AllBrokersDown => {}
             RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL => {
                 let entry = (code, reason.to_owned());
                 heard.fatal.get_or_insert_with(|| entry.clone());
@@ -99,7 +131,17 @@ pub(crate) struct Client {
     context: Context,
     connection: String,
     timeout: Duration,
+    /// Set when no broker answered. librdkafka waits longer and longer before it tries again; a new client does not,
+    /// and hears the reason anew.
+    broken: AtomicBool,
 }
+
+/// For what the first moments of a question may look like where not all addresses of a broker answer.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+/// The same where all connections were lost before anybody asked: brokers close those that are not used.
+const TO_RECONNECT: Duration = Duration::from_secs(3);
+/// How long librdkafka is left alone with a question for the topic's metadata; each time twice as long.
+const FIRST_SLICE: Duration = Duration::from_millis(250);
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -109,12 +151,18 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(crate) fn new(connection: &str, options: &Options, read_uncommitted: bool) -> Result<Self> {
-        let context = Context::default();
+        let context = Context::of(options.brokers);
         let consumer = options
             .client(read_uncommitted)
             .create_with_context(context.clone())
             .map_err(|e| config_error(connection, e))?;
-        Ok(Self { consumer, context, connection: connection.to_owned(), timeout: options.timeout })
+        Ok(Self {
+            consumer,
+            context,
+            connection: connection.to_owned(),
+            timeout: options.timeout,
+            broken: AtomicBool::new(false),
+        })
     }
 
     /// Runs a blocking question on a thread of its own. It ends by the connection's timeout even where nobody waits
@@ -126,7 +174,7 @@ impl Client {
         let client = self.clone();
         let asked = move || {
             client.serve();
-            client.context.forget();
+            client.context.begin();
             question(&client)
         };
         tokio::task::spawn_blocking(asked)
@@ -137,37 +185,56 @@ impl Client {
     /// Waits for the first answer of any broker; says what is probably wrong where none comes.
     pub(crate) fn probe(&self) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
-        let grace = Instant::now() + Duration::from_secs(2).min(self.timeout);
-        let mut all_down = false;
         loop {
             self.serve();
             if self.consumer.client().fetch_cluster_id(Duration::from_millis(100)).is_some() {
+                self.context.forget();
                 return Ok(());
             }
             self.serve();
-            all_down |= self.context.take_all_down();
-            let fatal = self.context.heard.lock().fatal.is_some();
-            if Instant::now() >= deadline || ((fatal || all_down) && Instant::now() >= grace) || self.refused() {
+            if Instant::now() >= deadline || self.context.hopeless() {
                 return Err(self.unreachable());
             }
         }
     }
 
-    /// A wrong password stays wrong: no need to wait for the deadline.
-    fn refused(&self) -> bool {
-        matches!(self.context.heard.lock().fatal, Some((RDKafkaErrorCode::Authentication, _)))
+    /// As [`BaseConsumer::fetch_metadata`], which waits for the whole time also where no broker can be reached.
+    fn metadata(&self, topic: &str) -> Result<Metadata, KafkaError> {
+        let deadline = Instant::now() + self.timeout;
+        let mut slice = FIRST_SLICE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self.consumer.fetch_metadata(Some(topic), slice.min(left));
+            self.serve();
+            match answer {
+                Ok(metadata) => {
+                    self.context.forget();
+                    return Ok(metadata);
+                }
+                Err(e) => {
+                    let silent = matches!(
+                        e.rdkafka_error_code(),
+                        Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::OperationTimedOut)
+                    );
+                    if !silent || self.context.hopeless() || Instant::now() + FIRST_SLICE / 4 >= deadline {
+                        return Err(e);
+                    }
+                }
+            }
+            slice *= 2;
+        }
     }
 
     fn serve(&self) {
-        // Events of the main queue: errors and log lines. Bounded, as each poll takes one.
+        // Events of the main queue: errors and log lines. Of a log line the poll says what it says of an empty queue,
+        // so there is no telling the last one.
         for _ in 0..64 {
-            if self.consumer.poll(Duration::ZERO).is_none() {
-                break;
-            }
+            let _ = self.consumer.poll(Duration::ZERO);
         }
     }
 
     fn unreachable(&self) -> Error {
+        self.broken.store(true, Ordering::Relaxed);
         trouble(&self.connection, self.context.last(), self.timeout)
     }
 
@@ -191,8 +258,7 @@ impl Client {
     /// Ids of the topic's partitions, ascending.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Vec<i32>> {
         let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), self.timeout)
+            .metadata(topic)
             .map_err(|e| self.failed("read the topic's metadata", e).with_context("topic", topic))?;
         let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else {
             return Err(no_topic(topic));
@@ -297,14 +363,20 @@ impl Clients {
     ) -> Result<Arc<Client>> {
         let mut kept = self.0.lock();
         let found = kept.iter().position(|k| k.read_uncommitted == read_uncommitted && k.connection == *connection);
-        if let Some(mine) = found.and_then(|at| kept.remove(at)) {
-            let client = mine.client.clone();
-            kept.push_back(mine);
-            return Ok(client);
-        }
+        let mine = found.and_then(|at| kept.remove(at));
+        let mut surplus = match mine {
+            Some(mine) if !mine.client.broken.load(Ordering::Relaxed) => {
+                let client = mine.client.clone();
+                kept.push_back(mine);
+                return Ok(client);
+            }
+            broken => broken,
+        };
         let client = Arc::new(Client::new(&connection.name, options, read_uncommitted)?);
         kept.push_back(Kept { connection: connection.clone(), read_uncommitted, client: client.clone() });
-        let surplus = if kept.len() > Self::MOST { kept.pop_front() } else { None };
+        if kept.len() > Self::MOST {
+            surplus = kept.pop_front();
+        }
         drop(kept);
         if let Some(surplus) = surplus {
             // Closing joins the client's threads.
@@ -401,9 +473,47 @@ pub(crate) fn code_error(connection: &str, code: RDKafkaErrorCode, what: &str) -
         _ => ErrorKind::Unavailable,
     };
     let error = Error::new(kind, format!("kafka does not let us {what} over connection \"{connection}\""))
-        .with_detail(format!("The broker says: {code}."));
+        .with_detail(refusal(code));
     match kind {
         ErrorKind::PermissionDenied => error.with_hint("Give the user the rights Describe and Read on the topic."),
         _ => error,
     }
 }
+
+/// What a broker's refusal means, in words of ours.
+pub(crate) fn refusal(code: RDKafkaErrorCode) -> String {
+    use RDKafkaErrorCode as C;
+    let text = match code {
+        C::LeaderNotAvailable => {
+            "The partition has no leader at the moment: its broker is down, or one is being elected."
+        }
+        C::NotLeaderForPartition | C::FencedLeaderEpoch | C::UnknownLeaderEpoch => {
+            "The partition's leader has just moved to another broker."
+        }
+        C::ReplicaNotAvailable | C::BrokerNotAvailable => "The broker that has the partition is not available.",
+        C::OffsetNotAvailable => "The partition's new leader does not know the end of the partition yet.",
+        C::KafkaStorageError => "The broker's disk fails.",
+        C::RequestTimedOut | C::OperationTimedOut => "The broker did not answer in time.",
+        C::NotEnoughReplicas | C::NotEnoughReplicasAfterAppend => {
+            "Fewer replicas of the partition are in sync than the topic demands (min.insync.replicas)."
+        }
+        C::MessageSizeTooLarge => "A record is larger than the topic takes (max.message.bytes).",
+        C::InvalidReplicationFactor => "The cluster has fewer brokers than its default replication factor.",
+        C::InvalidPartitions => "The topic cannot have that many partitions.",
+        C::InvalidTopic => "Names of topics have up to 249 letters, digits, dots, underscores and dashes.",
+        C::PolicyViolation => "A policy of the cluster forbids it.",
+        C::TopicAuthorizationFailed => "The user has no right to the topic.",
+        C::GroupAuthorizationFailed => "The user has no right to the consumer group.",
+        C::ClusterAuthorizationFailed => "The user has no right to the cluster.",
+        C::TransactionalIdAuthorizationFailed => "The user has no right to the transactional id.",
+        C::Authentication | C::SaslAuthenticationFailed => "The broker refused to sign in.",
+        C::ThrottlingQuotaExceeded => "The cluster's quota for this user is used up for now.",
+        C::UnsupportedVersion => "The broker is too old for the request.",
+        C::UnknownTopicOrPartition | C::UnknownTopic | C::UnknownPartition => "It has no such topic or partition.",
+        other => return format!("The broker's reason is {other:?} ({}).", other as i32),
+    };
+    text.to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,9 @@ impl StreamConnector for KafkaConnector {
             return Err(Error::invalid(format!("a topic cannot have {partitions} partitions")));
         }
         let options = Options::new(connection)?;
+        // The admin client waits for the whole timeout where no broker answers.
+        let client = self.clients.get(connection, &options, false)?;
+        client.ask(Client::probe).await?;
         let context = Context::default();
         let admin: AdminClient<Context> = options
             .client(false)

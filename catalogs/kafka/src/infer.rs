@@ -142,6 +142,13 @@ fn read_members(scan: &mut Scan<'_>, depth: u32) -> Result<Vec<(String, Shape)>,
         loop {
             let name = scan.member_name()?.text(&mut scratch)?.to_owned();
             let shape = read(scan, depth)?;
+            if name.contains('\0') {
+                // No column can be called so.
+                if scan.more(b'}')? {
+                    continue;
+                }
+                break;
+            }
             // Of a member that occurs twice the last counts, as when it is decoded.
             match members.iter_mut().find(|(n, _): &&mut (String, Shape)| *n == name) {
                 Some((_, before)) => *before = shape,

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use tidewater_catalogs::{Error, HiddenColumn, Result};
 
 use crate::ffi::{Message, TimestampType};
-use crate::format::{Column, Data, Malformed};
+use crate::format::{Column, Data, Malformed, no_nul};
 
 /// One record, as far as columns need it. A trait, so that tests need no broker.
 pub(crate) trait Record {
@@ -177,6 +177,7 @@ fn push_bytes(column: &mut Column, value: Option<&[u8]>) -> Result<bool, Malform
             if let Err(e) = std::str::from_utf8(value) {
                 return Err(Malformed::new(format!("not UTF-8 at byte {}", e.valid_up_to())));
             }
+            no_nul(value)?;
             bytes.data.extend_from_slice(value);
             bytes.end()?;
         }

@@ -67,6 +67,8 @@ const OWNED: &[(&str, &str)] = &[
 pub(crate) struct Options {
     /// How long a question to the broker may take.
     pub(crate) timeout: Duration,
+    /// How many brokers are named.
+    pub(crate) brokers: usize,
     base: ClientConfig,
 }
 
@@ -179,10 +181,15 @@ impl Options {
         if let Some(text) = get("properties") {
             set_properties(&mut config, connection, text)?;
         }
-        let options = Self { timeout, base: config };
+        let options = Self { timeout, brokers: brokers.split(',').count(), base: config };
         // librdkafka checks names and values itself, and opens no socket for it.
         options.base.create_native_config().map_err(|e| config_error(&connection.name, e))?;
         Ok(options)
+    }
+
+    /// Whether the connection gives this setting of librdkafka itself.
+    pub(crate) fn sets(&self, name: &str) -> bool {
+        self.base.get(name).is_some()
     }
 
     /// For questions: metadata, offsets, topics.
@@ -203,7 +210,7 @@ impl Options {
         };
         // An endless reader would rather wait a moment than fetch crumbs; a query wants its last record at once.
         default("fetch.min.bytes", if endless { "1048576" } else { "1" });
-        default("fetch.wait.max.ms", "100");
+        default("fetch.wait.max.ms", "50");
         default("max.partition.fetch.bytes", "8388608");
         default("queued.max.messages.kbytes", if endless { "65536" } else { "16384" });
         default("queued.min.messages", "100000");

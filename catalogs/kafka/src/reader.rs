@@ -16,8 +16,8 @@
 //! | `isolation.level` | `read_committed` | unless the stream says otherwise |
 //! | `enable.partition.eof` | `true` | positions behind control records |
 //! | `check.crcs` | `true` | broken bytes are an error |
-//! | `fetch.min.bytes`, `fetch.wait.max.ms` | 1 MB, 100 ms | large fetches under load, a tenth of a second otherwise |
-//! | `queued.max.messages.kbytes` | 64 MB, 16 MB for queries | bound of what librdkafka holds for a reader |
+//! | `fetch.min.bytes`, `fetch.wait.max.ms` | 1 MB, 50 ms | large fetches under load, a twentieth of a second otherwise |
+//! | `queued.max.messages.kbytes` | the reader's buffer, at most 64 MB; 16 MB for queries | bound of what librdkafka holds for a reader |
 //! | `fetch.queue.backoff.ms` | 10 ms | at the usual second, a reader that fills its queue stands still most of the time |
 
 use std::collections::{HashMap, VecDeque};
@@ -28,17 +28,19 @@ use async_trait::async_trait;
 use parking_lot::{Condvar, Mutex};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::types::RDKafkaRespErr;
 use tidewater_catalogs::{Error, ErrorKind, ReadBatch, Result, StreamReader};
 use tokio::sync::Notify;
 
-use crate::client::{Context, code_error, no_topic, trouble};
+use crate::client::{Context, code_error, no_topic, refusal, trouble};
 use crate::ffi::{Intake, Message};
 use crate::lane::{Lane, ReadPlan};
 use crate::options::{Options, config_error};
 
+const QUEUED: &str = "queued.max.messages.kbytes";
 const PARTITION_EOF: i32 = RDKafkaErrorCode::PartitionEOF as i32;
-/// How long a record may wait for company.
-const LINGER: Duration = Duration::from_millis(50);
+/// How long a record may wait for company. What a fetch brought is in the queue together, and is taken together.
+const LINGER: Duration = Duration::from_millis(20);
 /// How often an idle thread looks whether it is still wanted.
 const IDLE: Duration = Duration::from_millis(100);
 /// Brokers may be away this long before a reader says so.
@@ -244,11 +246,12 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
     }
 
     let context = Context::default();
-    let consumer = job
-        .options
-        .consumer(job.read_uncommitted, endless)
-        .create_with_context(context.clone())
-        .map_err(|e| config_error(&job.connection, e))?;
+    let mut settings = job.options.consumer(job.read_uncommitted, endless);
+    if endless && !job.options.sets(QUEUED) {
+        // Who asks for a small buffer does not want a large one before it.
+        settings.set(QUEUED, (job.buffer_bytes / 1024).clamp(1024, 65_536).to_string());
+    }
+    let consumer = settings.create_with_context(context.clone()).map_err(|e| config_error(&job.connection, e))?;
     let mut intake = Intake::new(consumer, &job.topic)
         .ok_or_else(|| Error::invalid(format!("\"{}\" is no name of a kafka topic", job.topic)))?;
     for lane in work.lanes.iter().filter(|l| !l.done) {
@@ -442,15 +445,27 @@ impl Work<'_> {
             (false, code_error(&self.job.connection, C::TopicAuthorizationFailed, "read the topic"))
         } else if code > 0 {
             // Brokers refuse by positive numbers, and the position stays where it is.
-            (false, Error::unavailable("the broker does not let us read the partition for now"))
+            let e = Error::unavailable("the broker does not let us read the partition for now");
+            (false, e.with_detail(refusal(known(code))))
         } else {
             // Negative ones are librdkafka's own, for bytes that it could not read and has passed over. Going on
             // would lose them.
             let e = Error::new(ErrorKind::DataCorrupt, "records cannot be read as the broker sends them");
-            (true, e.with_context("offset", message.offset()))
+            let why = if is(&[C::BadCompression]) {
+                "A batch cannot be decompressed.".to_owned()
+            } else if is(&[C::BadMessage]) {
+                "The checksum of a batch is wrong, or it is cut off.".to_owned()
+            } else {
+                text
+            };
+            (true, e.with_context("offset", message.offset()).with_detail(why))
         };
-        (fatal, error.with_context("topic", topic).with_context("partition", lane.partition).with_detail(text))
+        (fatal, error.with_context("topic", topic).with_context("partition", lane.partition))
     }
+}
+
+fn known(code: i32) -> RDKafkaErrorCode {
+    RDKafkaRespErr::try_from(code).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
 }
 
 fn lost(next: i64, marks: Option<(i64, i64)>) -> Error {

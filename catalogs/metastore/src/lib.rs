@@ -1,56 +1,37 @@
-//! Definitions (secrets, connections, streams, flows) in a SQL database, by default the SQLite file that also holds
-//! the Iceberg catalog.
+//! Definitions (secrets, connections, catalogs, streams, flows) in a SQL database, by default the SQLite file that also
+//! holds the Iceberg catalog, else a PostgreSQL database.
 //!
-//! The type to know: [`SqliteMetastore`].
+//! The type to know: [`SqlMetastore`].
 
+mod pool;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::Row;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
 use tidewater_catalogs::{Definition, DefinitionKind, Error, ErrorKind, Metastore, Result};
 use uuid::Uuid;
 
-const CREATE_TABLE: &str = "CREATE TABLE IF NOT EXISTS tidewater_definitions (
-    kind TEXT NOT NULL,
-    name TEXT NOT NULL,
-    id TEXT NOT NULL UNIQUE,
-    sql TEXT NOT NULL,
-    properties TEXT NOT NULL,
-    created_at_ms INTEGER NOT NULL,
-    version INTEGER NOT NULL,
-    PRIMARY KEY (kind, name))";
+use pool::{Pool, Row, Value};
 
-/// A metastore in one SQLite file. Several processes may open it at once.
+/// A metastore in a SQL database. Several processes may open it at once.
 #[derive(Debug, Clone)]
-pub struct SqliteMetastore {
-    pool: SqlitePool,
+pub struct SqlMetastore {
+    pool: Pool,
 }
 
-impl SqliteMetastore {
-    /// Opens the file, or makes it, readable by its owner alone: literal secrets live in it.
+impl SqlMetastore {
+    /// Opens the SQLite file, or makes it, readable by its owner alone: literal secrets live in it.
     pub async fn open(path: &Path) -> Result<Self> {
         create_private(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(2)
-            .connect_with(options)
-            .await
-            .map_err(|e| unavailable("open", e).with_context("file", path.display()))?;
-        sqlx::query(CREATE_TABLE).execute(&pool).await.map_err(|e| unavailable("prepare", e))?;
-        Ok(Self { pool })
+        Ok(Self { pool: Pool::sqlite(path).await? })
+    }
+
+    /// Opens the database behind `postgres://USER:PASSWORD@HOST:PORT/DATABASE`.
+    pub async fn open_postgres(url: &str) -> Result<Self> {
+        Ok(Self { pool: Pool::postgres(url).await? })
     }
 }
 
@@ -66,62 +47,66 @@ fn create_private(path: &Path) -> Result<()> {
     Ok(())
 }
 
+const COLUMNS: &str = "SELECT kind, name, id, sql, properties, created_at_ms, version FROM tidewater_definitions";
+
 #[async_trait]
-impl Metastore for SqliteMetastore {
+impl Metastore for SqlMetastore {
     async fn list(&self) -> Result<Vec<Definition>> {
-        let rows = sqlx::query("SELECT * FROM tidewater_definitions ORDER BY created_at_ms, rowid")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|e| unavailable("read", e))?;
-        rows.iter().map(definition).collect()
+        // Ids grow with time, within a millisecond too.
+        let rows = self.pool.rows(&format!("{COLUMNS} ORDER BY created_at_ms, id"), &[]).await?;
+        rows.into_iter().map(definition).collect()
     }
 
     async fn get(&self, kind: DefinitionKind, name: &str) -> Result<Option<Definition>> {
-        let row = sqlx::query("SELECT * FROM tidewater_definitions WHERE kind = ? AND name = ?")
-            .bind(kind.as_str())
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(|e| unavailable("read", e))?;
-        row.as_ref().map(definition).transpose()
+        let find = format!("{COLUMNS} WHERE kind = $1 AND name = $2");
+        let rows = self.pool.rows(&find, &[Value::Text(kind.as_str()), Value::Text(name)]).await?;
+        rows.into_iter().next().map(definition).transpose()
     }
 
     async fn create(&self, d: &Definition) -> Result<()> {
-        let done = sqlx::query(
-            "INSERT INTO tidewater_definitions (kind, name, id, sql, properties, created_at_ms, version)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kind, name) DO NOTHING",
-        )
-        .bind(d.kind.as_str())
-        .bind(&d.name)
-        .bind(d.id.to_string())
-        .bind(&d.sql)
-        .bind(json(&d.properties)?)
-        .bind(d.created_at_ms)
-        .bind(d.version)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| unavailable("write", e))?;
-        if done.rows_affected() == 0 {
+        let (id, properties) = (d.id.to_string(), json(&d.properties)?);
+        let values = [
+            Value::Text(d.kind.as_str()),
+            Value::Text(&d.name),
+            Value::Text(&id),
+            Value::Text(&d.sql),
+            Value::Text(&properties),
+            Value::Number(d.created_at_ms),
+            Value::Number(d.version),
+        ];
+        let done = self
+            .pool
+            .execute(
+                "INSERT INTO tidewater_definitions (kind, name, id, sql, properties, created_at_ms, version)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (kind, name) DO NOTHING",
+                &values,
+            )
+            .await?;
+        if done == 0 {
             return Err(already_exists(d));
         }
         Ok(())
     }
 
     async fn update(&self, d: &Definition) -> Result<()> {
-        let done = sqlx::query(
-            "UPDATE tidewater_definitions SET sql = ?, properties = ?, id = ?, version = version + 1
-             WHERE kind = ? AND name = ? AND version = ?",
-        )
-        .bind(&d.sql)
-        .bind(json(&d.properties)?)
-        .bind(d.id.to_string())
-        .bind(d.kind.as_str())
-        .bind(&d.name)
-        .bind(d.version)
-        .execute(&self.pool)
-        .await
-        .map_err(|e| unavailable("write", e))?;
-        if done.rows_affected() == 1 {
+        let (id, properties) = (d.id.to_string(), json(&d.properties)?);
+        let values = [
+            Value::Text(&d.sql),
+            Value::Text(&properties),
+            Value::Text(&id),
+            Value::Text(d.kind.as_str()),
+            Value::Text(&d.name),
+            Value::Number(d.version),
+        ];
+        let done = self
+            .pool
+            .execute(
+                "UPDATE tidewater_definitions SET sql = $1, properties = $2, id = $3, version = version + 1
+                 WHERE kind = $4 AND name = $5 AND version = $6",
+                &values,
+            )
+            .await?;
+        if done == 1 {
             return Ok(());
         }
         Err(match self.get(d.kind, &d.name).await? {
@@ -134,13 +119,10 @@ impl Metastore for SqliteMetastore {
     }
 
     async fn drop(&self, kind: DefinitionKind, name: &str) -> Result<bool> {
-        let done = sqlx::query("DELETE FROM tidewater_definitions WHERE kind = ? AND name = ?")
-            .bind(kind.as_str())
-            .bind(name)
-            .execute(&self.pool)
-            .await
-            .map_err(|e| unavailable("write", e))?;
-        Ok(done.rows_affected() > 0)
+        let values = [Value::Text(kind.as_str()), Value::Text(name)];
+        let done =
+            self.pool.execute("DELETE FROM tidewater_definitions WHERE kind = $1 AND name = $2", &values).await?;
+        Ok(done > 0)
     }
 }
 
@@ -148,32 +130,24 @@ fn already_exists(d: &Definition) -> Error {
     Error::new(ErrorKind::AlreadyExists, format!("{} \"{}\" already exists", d.kind.as_str(), d.name))
 }
 
-fn definition(row: &SqliteRow) -> Result<Definition> {
-    let kind = match column::<String>(row, "kind")?.as_str() {
+fn definition(row: Row) -> Result<Definition> {
+    let kind = match row.kind.as_str() {
         "secret" => DefinitionKind::Secret,
         "connection" => DefinitionKind::Connection,
+        "catalog" => DefinitionKind::Catalog,
         "stream" => DefinitionKind::Stream,
         "flow" => DefinitionKind::Flow,
         other => return Err(corrupt(format!("unknown kind \"{other}\""))),
     };
-    let id = column::<String>(row, "id")?;
     Ok(Definition {
         kind,
-        name: column(row, "name")?,
-        id: Uuid::parse_str(&id).map_err(|e| corrupt(format!("bad id \"{id}\"")).with_source(e))?,
-        sql: column(row, "sql")?,
-        properties: serde_json::from_str(&column::<String>(row, "properties")?)
-            .map_err(|e| corrupt("bad properties").with_source(e))?,
-        created_at_ms: column(row, "created_at_ms")?,
-        version: column(row, "version")?,
+        name: row.name,
+        id: Uuid::parse_str(&row.id).map_err(|e| corrupt(format!("bad id \"{}\"", row.id)).with_source(e))?,
+        sql: row.sql,
+        properties: serde_json::from_str(&row.properties).map_err(|e| corrupt("bad properties").with_source(e))?,
+        created_at_ms: row.created_at_ms,
+        version: row.version,
     })
-}
-
-fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
-    row: &'r SqliteRow,
-    name: &str,
-) -> Result<T> {
-    row.try_get(name).map_err(|e| corrupt(format!("bad column \"{name}\"")).with_source(e))
 }
 
 fn json(properties: &BTreeMap<String, String>) -> Result<String> {
@@ -183,8 +157,4 @@ fn json(properties: &BTreeMap<String, String>) -> Result<String> {
 fn corrupt(message: impl Into<String>) -> Error {
     let message = format!("the metastore holds a definition that cannot be read: {}", message.into());
     Error::new(ErrorKind::DataCorrupt, message)
-}
-
-fn unavailable(what: &str, e: sqlx::Error) -> Error {
-    Error::unavailable(format!("cannot {what} the metastore")).with_source(e)
 }

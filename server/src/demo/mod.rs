@@ -46,12 +46,13 @@ pub struct DemoContext {
 /// Runs until `shutdown`, or until something fails. Dropping it ends the events and the line.
 pub async fn run(context: DemoContext) -> Result<()> {
     let broker = Arc::clone(&context.broker);
+    let before = events(&broker);
     let generator = Generator::start(&broker.addr().to_string(), context.rate, go_on(&broker))?;
     let script = script::copy(&context.data_dir, broker.addr())?;
     script::run(&context.engine, &script, broker.addr()).await?;
     welcome(&context, broker.addr(), &script);
 
-    let mut progress = Progress::new(Instant::now(), events(&broker));
+    let mut progress = Progress::new(Instant::now(), before);
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return Ok(()),

@@ -15,6 +15,8 @@ const RATE_OVER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Progress {
     terminal: bool,
+    /// Events in the topics when this run began. Flows count from then on as well.
+    before: u64,
     /// Events in the topics at some moments, oldest first.
     seen: VecDeque<(Instant, u64)>,
 }
@@ -22,7 +24,7 @@ pub struct Progress {
 impl Progress {
     /// `events` are in the topics now.
     pub fn new(now: Instant, events: u64) -> Self {
-        Self { terminal: std::io::stdout().is_terminal(), seen: VecDeque::from([(now, events)]) }
+        Self { terminal: std::io::stdout().is_terminal(), before: events, seen: VecDeque::from([(now, events)]) }
     }
 
     pub fn interval(&self) -> Duration {
@@ -38,7 +40,7 @@ impl Progress {
             let seconds = (now - *at).as_secs_f64();
             if seconds > 0.0 { events.saturating_sub(*before) as f64 / seconds } else { 0.0 }
         });
-        let line = line(now_ms, events, rate, failed, flows);
+        let line = line(now_ms, events.saturating_sub(self.before), rate, failed, flows);
         let mut out = std::io::stdout().lock();
         // Who closed our output does not want the line.
         let _ = if self.terminal {
@@ -59,20 +61,22 @@ impl Drop for Progress {
 }
 
 fn line(now_ms: i64, events: u64, rate: f64, failed: u64, flows: &[FlowStatus]) -> String {
-    let rows: u64 = flows.iter().map(|f| f.rows_out).sum();
-    let lag: i64 = flows.iter().map(FlowStatus::lag).sum();
+    let rows: u64 = flows.iter().map(|f| f.rows_committed).sum();
+    let lag: Option<i64> = flows.iter().map(FlowStatus::lag).sum();
     let mut line = format!(
-        "events in {} ({rate:.0}/s) | rows committed {} | lag {}",
+        "since this start: events in {} ({rate:.0}/s), rows committed {} | lag {}",
         grouped(events),
         grouped(rows),
-        grouped(lag.unsigned_abs()),
+        lag.map_or_else(|| "unknown".to_owned(), |lag| grouped(lag.unsigned_abs())),
     );
     let last = flows.iter().filter_map(|f| Some((f.committed_at_ms?, f.snapshot_id?, f))).max_by_key(|l| l.0);
     if let Some((at, snapshot, flow)) = last {
         let age = (now_ms - at).max(0) as f64 / 1000.0;
         line.push_str(&format!(" | last snapshot {snapshot} of {}, {age:.1} s ago", flow.name.name));
     }
-    for flow in flows.iter().filter(|f| matches!(f.state, FlowState::Failed | FlowState::Restarting)) {
+    for flow in
+        flows.iter().filter(|f| matches!(f.state, FlowState::Failed | FlowState::Restarting | FlowState::Retrying))
+    {
         let why = flow.error.as_ref().map_or("", |e| e.code.as_str());
         line.push_str(&format!(" | {} is {} {why}", flow.name.name, flow.state.as_str()));
     }
@@ -117,8 +121,11 @@ mod tests {
             committed: Offsets::from_iter([(0, 1_000)]),
             position: Offsets::default(),
             high: Offsets::from_iter([(0, 3_500)]),
+            high_at_ms: Some(9_000),
+            high_known: true,
             rows_in: 0,
-            rows_out: 1_234_567,
+            rows_out: 1_300_000,
+            rows_committed: 1_234_567,
             rows_dead: 0,
             rows_skipped: 0,
             bytes_in: 0,
@@ -132,7 +139,8 @@ mod tests {
     fn the_line_says_what_matters() {
         assert_eq!(
             line(10_500, 1_000, 999.6, 0, &[status("a")]),
-            "events in 1,000 (1000/s) | rows committed 1,234,567 | lag 2,500 | last snapshot 88 of a, 1.5 s ago"
+            "since this start: events in 1,000 (1000/s), rows committed 1,234,567 | lag 2,500 | \
+             last snapshot 88 of a, 1.5 s ago"
         );
         let error = FlowErrorInfo {
             domain: ErrorDomain::External,
@@ -142,6 +150,7 @@ mod tests {
             at_ms: 0,
         };
         let broken = FlowStatus { state: FlowState::Restarting, error: Some(error), snapshot_id: None, ..status("b") };
+        assert!(line(0, 0, 0.0, 0, &[status("a"), broken.clone()]).contains(" | lag unknown | "));
         assert!(
             line(0, 0, 0.0, 3, &[broken]).ends_with("| b is restarting UNAVAILABLE | 3 events not taken by the broker")
         );

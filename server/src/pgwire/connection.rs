@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewater_sql::{Outcome, SqlError, TransactionStatus};
+use tidewater_sql::{Outcome, RowsTag, SqlError, TransactionStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
@@ -242,7 +242,9 @@ where
         match outcome {
             Outcome::Rows { columns, stream, tag } => {
                 let formats = vec![Format::Text; columns.len()];
-                self.out.row_description(&columns, &formats)?;
+                if tag != RowsTag::Copy {
+                    self.out.row_description(&columns, &formats)?;
+                }
                 let mut cursor = Cursor::new(columns, formats, stream, tag);
                 self.pump(&mut cursor, usize::MAX, &token).await?;
             }

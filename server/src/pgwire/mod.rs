@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   serve ── one task per connection
-//!     startup ── encryption refused, start-up message or CancelRequest, auth (SCRAM-SHA-256)
+//!     encryption ── TLS, where a certificate is set
+//!     startup ── start-up message or CancelRequest, auth (SCRAM-SHA-256)
 //!     connection ── the loop: frame → message → session → outbox
 //!        simple protocol ──┐
 //!        portal (extended) ┴─► rows ── batch by batch ─► encode ─► outbox ─► socket
@@ -17,6 +18,7 @@ mod cancel;
 mod connection;
 mod decode;
 mod encode;
+mod encryption;
 mod frame;
 mod metrics;
 mod outbox;
@@ -37,7 +39,7 @@ use std::time::Duration;
 use tidewater_catalogs::{Error, Result};
 use tidewater_sql::{Engine, SqlError};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +47,7 @@ use tokio_util::task::TaskTracker;
 use auth::Verifier;
 use cancel::Registry;
 use connection::{Connection, Fail, terminated};
+use encryption::Opened;
 use frame::Inbox;
 use outbox::Outbox;
 use port::{Backend, Port};
@@ -67,6 +70,10 @@ pub struct PgConfig {
     pub startup_timeout: Duration,
     /// How long a session outside of a transaction may send nothing. None: for ever.
     pub idle_timeout: Option<Duration>,
+    /// The server's certificate. None: TLS is declined, and clients that insist on it go away.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Refuses clients of other machines that do not encrypt.
+    pub tls_required: bool,
 }
 
 impl Default for PgConfig {
@@ -79,6 +86,8 @@ impl Default for PgConfig {
             max_prepared_statements: 1000,
             startup_timeout: Duration::from_secs(30),
             idle_timeout: None,
+            tls: None,
+            tls_required: false,
         }
     }
 }
@@ -134,7 +143,10 @@ impl Shared {
 
 /// The other end of a connection.
 #[derive(Debug, Clone, Copy)]
-struct Peer(Option<SocketAddr>);
+struct Peer {
+    addr: Option<SocketAddr>,
+    encrypted: bool,
+}
 
 impl Peer {
     fn is_loopback(self) -> bool {
@@ -142,7 +154,7 @@ impl Peer {
     }
 
     fn ip(self) -> Option<IpAddr> {
-        self.0.map(|a| a.ip().to_canonical())
+        self.addr.map(|a| a.ip().to_canonical())
     }
 
     fn address(self) -> Option<String> {
@@ -197,8 +209,18 @@ async fn accept<B: Backend>(
         let _ = stream.set_nodelay(true);
         let (shared, backend) = (shared.clone(), backend.clone());
         tasks.spawn(async move {
-            let (reader, writer) = stream.into_split();
-            converse(reader, writer, backend.as_ref(), &shared, Peer(Some(peer))).await;
+            let peer = Peer { addr: Some(peer), encrypted: false };
+            match open(stream, &shared).await {
+                Some(Opened::Plain(stream)) => {
+                    let (reader, writer) = stream.into_split();
+                    converse(reader, writer, backend.as_ref(), &shared, peer).await;
+                }
+                Some(Opened::Encrypted(stream)) => {
+                    let (reader, writer) = tokio::io::split(stream);
+                    converse(reader, writer, backend.as_ref(), &shared, Peer { encrypted: true, ..peer }).await;
+                }
+                None => {}
+            }
             drop(permit);
         });
     }
@@ -206,6 +228,24 @@ async fn accept<B: Backend>(
     tasks.close();
     tasks.wait().await;
     Ok(())
+}
+
+/// None: the client is gone, or the two could not agree on TLS.
+async fn open(stream: TcpStream, shared: &Shared) -> Option<Opened> {
+    let Some(tls) = &shared.config.tls else { return Some(Opened::Plain(stream)) };
+    let opening = tokio::time::timeout(shared.config.startup_timeout, encryption::open(stream, tls));
+    tokio::select! {
+        biased;
+        () = shared.shutdown.cancelled() => None,
+        opened = opening => match opened {
+            Ok(Ok(opened)) => Some(opened),
+            Ok(Err(e)) => {
+                tracing::debug!(error = %e, "no TLS connection came about");
+                None
+            }
+            Err(_) => None,
+        },
+    }
 }
 
 /// One connection from the first byte to the last.

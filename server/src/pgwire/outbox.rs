@@ -150,6 +150,24 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
         self.message(b'C', |b| put_cstring(b, tag));
     }
 
+    /// CopyOutResponse: text, in all columns.
+    pub fn copy_out(&mut self, columns: usize) {
+        self.message(b'H', |b| {
+            b.put_u8(0);
+            b.put_u16(columns as u16);
+            (0..columns).for_each(|_| b.put_u16(0));
+        });
+    }
+
+    /// A line of COPY's text format, from a DataRow message with all columns in text.
+    pub fn copy_row(&mut self, row: &[u8]) {
+        self.message(b'd', |b| put_copy_line(b, row));
+    }
+
+    pub fn copy_done(&mut self) {
+        self.bare(b'c');
+    }
+
     pub fn parameter_description(&mut self, oids: &[u32]) {
         self.message(b't', |b| {
             b.put_u16(oids.len() as u16);
@@ -219,6 +237,39 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
     }
 }
 
+/// Columns are parted by tabs; a NULL is `\N`; what would part columns or lines is escaped (PostgreSQL, COPY, "Text
+/// Format").
+fn put_copy_line(out: &mut BytesMut, row: &[u8]) {
+    // Kind, length of the message, number of columns.
+    let mut rest = row.get(7..).unwrap_or_default();
+    let mut first = true;
+    while let Some((len, tail)) = rest.split_first_chunk::<4>() {
+        if !std::mem::take(&mut first) {
+            out.put_u8(b'\t');
+        }
+        let Ok(len) = usize::try_from(i32::from_be_bytes(*len)) else {
+            out.put_slice(b"\\N");
+            rest = tail;
+            continue;
+        };
+        let (value, tail) = tail.split_at_checked(len).unwrap_or((tail, &[]));
+        for byte in value {
+            match byte {
+                b'\\' => out.put_slice(b"\\\\"),
+                b'\t' => out.put_slice(b"\\t"),
+                b'\n' => out.put_slice(b"\\n"),
+                b'\r' => out.put_slice(b"\\r"),
+                0x08 => out.put_slice(b"\\b"),
+                0x0b => out.put_slice(b"\\v"),
+                0x0c => out.put_slice(b"\\f"),
+                byte => out.put_u8(*byte),
+            }
+        }
+        rest = tail;
+    }
+    out.put_u8(b'\n');
+}
+
 /// libpq gives up on a report of more than 30,000 bytes before the sign-in; no reader misses the rest.
 fn shortened(text: &str) -> &str {
     const MAX: usize = 8000;
@@ -235,4 +286,24 @@ fn put_cstring(out: &mut BytesMut, text: &str) {
         out.put_slice(part);
     }
     out.put_u8(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_copy_escapes_what_parts_columns_and_lines() {
+        let mut row = BytesMut::new();
+        row.put_u8(b'D');
+        row.put_u32(0);
+        row.put_u16(4);
+        for value in [Some(&b"a\tb\\"[..]), None, Some(b""), Some("z\u{e9}\r\n\u{8}\u{b}\u{c}".as_bytes())] {
+            row.put_i32(value.map_or(-1, |v| v.len() as i32));
+            row.put_slice(value.unwrap_or_default());
+        }
+        let mut line = BytesMut::new();
+        put_copy_line(&mut line, &row);
+        assert_eq!(std::str::from_utf8(&line), Ok("a\\tb\\\\\t\\N\t\tz\u{e9}\\r\\n\\b\\v\\f\n"));
+    }
 }

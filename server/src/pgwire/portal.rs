@@ -185,7 +185,8 @@ where
         if let Some(mut cursor) = cursor {
             portal.state = match self.pump(&mut cursor, max_rows, &token).await? {
                 Pumped::Suspended => State::Running(cursor),
-                Pumped::Complete => State::Finished(Some(cursor.tag())),
+                // It cannot be said a second time that nothing came.
+                Pumped::Complete => State::Finished(Some(cursor.tag()).filter(|tag| *tag != RowsTag::Copy)),
             };
         }
         self.portals.insert(name.to_owned(), portal);
@@ -200,6 +201,10 @@ where
         formats: &[Format],
     ) -> Result<Option<Box<Cursor>>, Fail> {
         match outcome {
+            // Its rows were not announced, as they are no result of their own.
+            Outcome::Rows { columns, stream, tag: RowsTag::Copy } => {
+                Ok(Some(Box::new(Cursor::new(columns, Vec::new(), stream, RowsTag::Copy))))
+            }
             Outcome::Rows { columns, stream, tag } => {
                 let announced = S::columns(prepared).unwrap_or_default();
                 let oid = |c: &tidewater_sql::ResultColumn| PgType::of_column(&c.field, c.pg_type_hint).map(|t| t.oid);

@@ -4,6 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use arrow::record_batch::RecordBatch;
+use bytes::BytesMut;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use tidewater_sql::{ResultColumn, RowsTag, SqlError};
@@ -24,6 +25,8 @@ pub(super) struct Cursor {
     /// What is left of the batch that was interrupted.
     batch: Option<RecordBatch>,
     next_row: usize,
+    /// For COPY: the client knows that data comes, and a row as the other protocol has it.
+    copying: Option<BytesMut>,
 }
 
 impl Cursor {
@@ -33,7 +36,9 @@ impl Cursor {
         stream: SendableRecordBatchStream,
         tag: RowsTag,
     ) -> Self {
-        Self { columns, formats, stream, tag, batch: None, next_row: 0 }
+        // The format of COPY is text, whatever was asked for.
+        let formats = if tag == RowsTag::Copy { vec![Format::Text; columns.len()] } else { formats };
+        Self { columns, formats, stream, tag, batch: None, next_row: 0, copying: None }
     }
 
     pub fn tag(&self) -> RowsTag {
@@ -65,6 +70,11 @@ where
         token: &CancellationToken,
     ) -> Result<Pumped, Fail> {
         let mut sent = 0;
+        let max_rows = if cursor.tag == RowsTag::Copy { usize::MAX } else { max_rows };
+        if cursor.tag == RowsTag::Copy && cursor.copying.is_none() {
+            self.out.copy_out(cursor.columns.len());
+            cursor.copying = Some(BytesMut::new());
+        }
         let result = self.pump_rows(cursor, max_rows, token, &mut sent).await;
         metrics::rows(sent as u64);
         let pumped = result?;
@@ -81,6 +91,11 @@ where
             RowsTag::Select => self.out.command_complete(&format!("SELECT {rows}")),
             RowsTag::Show => self.out.command_complete("SHOW"),
             RowsTag::Explain => self.out.command_complete("EXPLAIN"),
+            RowsTag::Subscribe => self.out.command_complete(&format!("SUBSCRIBE {rows}")),
+            RowsTag::Copy => {
+                self.out.copy_done();
+                self.out.command_complete(&format!("COPY {rows}"));
+            }
         }
     }
 
@@ -105,7 +120,14 @@ where
             };
             let encoder = RowEncoder::new(&batch, &cursor.columns, &cursor.formats, tz)?;
             while cursor.next_row < batch.num_rows() && *sent < max_rows {
-                encoder.put_row(&mut self.out.buffer, cursor.next_row)?;
+                match &mut cursor.copying {
+                    None => encoder.put_row(&mut self.out.buffer, cursor.next_row)?,
+                    Some(row) => {
+                        row.clear();
+                        encoder.put_row(row, cursor.next_row)?;
+                        self.out.copy_row(row);
+                    }
+                }
                 cursor.next_row += 1;
                 *sent += 1;
                 if self.out.is_full() {

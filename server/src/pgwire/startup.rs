@@ -148,6 +148,11 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    if shared.config.tls_required && !peer.encrypted && !peer.is_loopback() {
+        let mut e = error("28000", "connections from other machines must be encrypted");
+        e.hint = Some("Connect with sslmode=require.".to_owned());
+        return Err(Fail::Fatal(e));
+    }
     let Some(verifier) = &shared.verifier else {
         if !peer.is_loopback() {
             let mut e = error("28000", "connections from other machines need a password, and none is set");

@@ -101,6 +101,8 @@ fn drop(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         (ObjectKind::Secret, 2)
     } else if c.is_at(1, "CONNECTION") {
         (ObjectKind::Connection, 2)
+    } else if c.is_at(1, "CATALOG") {
+        (ObjectKind::Catalog, 2)
     } else if c.is_at(1, "STREAM") {
         (ObjectKind::Stream, 2)
     } else if c.is_at(1, "STREAMING") && c.is_at(2, "TABLE") {
@@ -118,7 +120,7 @@ fn drop(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         c.advance();
     }
     let if_exists = c.eat(&["IF", "EXISTS"]);
-    let bare = matches!(kind, ObjectKind::Secret | ObjectKind::Connection);
+    let bare = matches!(kind, ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Catalog);
     let mut dropped = vec![if bare { c.bare_name()? } else { c.name()? }];
     while c.eat_token(&Token::Comma) {
         dropped.push(if bare { c.bare_name()? } else { c.name()? });

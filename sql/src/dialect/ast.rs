@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::PartitionField;
+use tidewater_catalogs::{Offsets, PartitionField};
 
 use super::options::Options;
 
@@ -24,6 +24,26 @@ impl ParsedStatement {
     /// beginning of `text`, positions from 1 at the beginning of the whole text.
     pub fn position(&self, location: Location) -> Option<usize> {
         super::text::chars_before(&self.text, location).map(|n| self.offset + n + 1)
+    }
+
+    /// BEGIN, COMMIT, SAVEPOINT and their like.
+    pub fn is_transaction_control(&self) -> bool {
+        use ast::Statement as S;
+        matches!(&self.statement, Statement::Sql(sql) if matches!(
+            **sql,
+            S::StartTransaction { .. }
+                | S::Commit { .. }
+                | S::Rollback { .. }
+                | S::Savepoint { .. }
+                | S::ReleaseSavepoint { .. }
+        ))
+    }
+
+    /// SET, RESET and DISCARD: what they do is seen by later statements of the same session.
+    pub fn changes_session(&self) -> bool {
+        use ast::Statement as S;
+        matches!(&self.statement, Statement::Sql(sql)
+            if matches!(**sql, S::Set(_) | S::Reset(_) | S::Discard { .. }))
     }
 
     /// The text as it may be logged or listed: without the values of secrets.
@@ -63,10 +83,11 @@ pub enum Statement {
     CreateConnection(CreateConnection),
     AlterConnection(AlterConnection),
     ValidateConnection(Name),
+    CreateCatalog(CreateCatalog),
     CreateStream(CreateStream),
     CreateStreamingTable(Box<CreateStreamingTable>),
     AlterFlow(AlterFlow),
-    /// DROP of SECRET, CONNECTION, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
+    /// DROP of SECRET, CONNECTION, CATALOG, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
     Drop(Drop),
     /// SHOW STREAMS and its like. SHOW of a setting is in `Sql`.
     Show(Show),
@@ -74,6 +95,9 @@ pub enum Statement {
     Describe(Describe),
     DescribeInferred(DescribeInferred),
     Explain(Explain),
+    Subscribe(Box<Subscribe>),
+    /// COPY (…) TO STDOUT of a query or a SUBSCRIBE.
+    CopyOut(Box<Statement>),
 }
 
 /// A name of one to three parts, as PostgreSQL folds it: lower case where it was not quoted.
@@ -162,6 +186,14 @@ pub struct CreateConnection {
     pub name: Name,
     /// The word after TO, in lower case.
     pub kind: String,
+    pub options: Options,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateCatalog {
+    pub or_replace: bool,
+    pub if_not_exists: bool,
+    pub name: Name,
     pub options: Options,
 }
 
@@ -255,6 +287,7 @@ pub enum AlterFlowAction {
 pub enum ObjectKind {
     Secret,
     Connection,
+    Catalog,
     Stream,
     StreamingTable,
     Flow,
@@ -267,6 +300,7 @@ impl ObjectKind {
         match self {
             Self::Secret => "SECRET",
             Self::Connection => "CONNECTION",
+            Self::Catalog => "CATALOG",
             Self::Stream => "STREAM",
             Self::StreamingTable => "STREAMING TABLE",
             Self::Flow => "FLOW",
@@ -280,6 +314,7 @@ impl ObjectKind {
         match self {
             Self::Secret => "secret",
             Self::Connection => "connection",
+            Self::Catalog => "catalog",
             Self::Stream => "stream",
             Self::StreamingTable => "streaming table",
             Self::Flow => "flow",
@@ -339,6 +374,32 @@ pub struct DescribeInferred {
     pub connection: Name,
     pub topic: String,
     pub options: Options,
+}
+
+/// SUBSCRIBE (query) [FROM …] [UNTIL …].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subscribe {
+    pub query: Box<Query>,
+    pub from: SubscribeFrom,
+    pub until: Option<SubscribeUntil>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubscribeFrom {
+    /// What comes from now on.
+    Now,
+    /// All that is there, and what comes.
+    Snapshot,
+    /// The next offset to read of each partition; those that are not named from their earliest record.
+    Offsets(Offsets),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SubscribeUntil {
+    /// The first offset not to read of each partition.
+    Offsets(Offsets),
+    /// This many rows.
+    Limit(u64),
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -20,6 +20,8 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         secret
     } else if c.is_at(n, "CONNECTION") {
         connection
+    } else if c.is_at(n, "CATALOG") {
+        catalog
     } else if c.is_at(n, "STREAM") {
         stream
     } else if c.is_at(n, "STREAMING") && c.is_at(n + 1, "TABLE") {
@@ -118,6 +120,20 @@ fn connection(c: &mut Cursor<'_>, mode: CreateMode) -> Parsed<Statement> {
     }))
 }
 
+fn catalog(c: &mut Cursor<'_>, mode: CreateMode) -> Parsed<Statement> {
+    c.secret = true;
+    c.advance();
+    let if_not_exists = if_not_exists(c, mode)?;
+    let name = c.bare_name()?;
+    let options = if c.eat(&["WITH"]) { connection_options(c)? } else { Options::default() };
+    Ok(Statement::CreateCatalog(CreateCatalog {
+        or_replace: mode == CreateMode::OrReplace,
+        if_not_exists,
+        name,
+        options,
+    }))
+}
+
 /// Secret values are never written into a connection: its text is kept and shown.
 pub(super) fn connection_options(c: &mut Cursor<'_>) -> Parsed<Options> {
     let location = c.location();
@@ -126,7 +142,8 @@ pub(super) fn connection_options(c: &mut Cursor<'_>) -> Parsed<Options> {
         let OptionValue::Text(text) = &entry.value else { continue };
         let inside = entry.name == "properties" && properties_hold_secret(text);
         let key = entry.name == "ssl_key" && text.contains("PRIVATE KEY");
-        if is_sensitive(&entry.name) || inside || key {
+        let url = entry.name == "uri" && url_holds_secret(text);
+        if is_sensitive(&entry.name) || inside || key || url {
             let mut e = error(BAD_VALUE, format!("option \"{}\" takes a secret, not a value", entry.name));
             e.hint = Some(if inside {
                 "Use the connection's own options for passwords and keys: password = SECRET name.".to_string()
@@ -143,7 +160,18 @@ pub(super) fn connection_options(c: &mut Cursor<'_>) -> Parsed<Options> {
 fn is_sensitive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["password", "credential", "token", "secret", "private_key"].iter().any(|w| name.ends_with(w))
+        || ["secret-access-key", "account-key", "credentials-json", "connection-string"]
+            .iter()
+            .any(|w| name.ends_with(w))
         || matches!(name.as_str(), "ssl.key.pem" | "sasl.oauthbearer.config")
+}
+
+/// `postgres://USER:PASSWORD@HOST`
+fn url_holds_secret(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else { return false };
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+        || text.split(['?', '&']).any(|part| part.starts_with("password="))
 }
 
 fn properties_hold_secret(json: &str) -> bool {

@@ -219,6 +219,13 @@ impl Display for CreateConnection {
     }
 }
 
+impl Display for CreateCatalog {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        create(f, replace(self.or_replace), "CATALOG", self.if_not_exists, &self.name)?;
+        with(f, &self.options, " ")
+    }
+}
+
 fn kind_word(kind: &str) -> String {
     let upper = kind.to_uppercase();
     if upper.to_lowercase() == kind && quote_ident(kind) == kind { upper } else { quote_ident(kind) }

@@ -25,8 +25,8 @@ fn show(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     if c.sees(&["SHOW", "CREATE"]) {
         c.advance();
         c.advance();
-        let kind = kind(c, &ALL_KINDS[..6])
-            .ok_or_else(|| c.unexpected("STREAM, STREAMING TABLE, FLOW, TABLE, CONNECTION or SECRET"))?;
+        let kind = kind(c, &ALL_KINDS[..7])
+            .ok_or_else(|| c.unexpected("STREAM, STREAMING TABLE, FLOW, TABLE, CONNECTION, CATALOG or SECRET"))?;
         let name = c.name()?;
         if c.sees(&["AS", "YAML"]) {
             return Err(c.fail(refused("AS YAML is not supported yet", "Leave it out to see the statement.")));
@@ -59,12 +59,13 @@ fn show(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     Ok(Some(Statement::Show(Show { what, like })))
 }
 
-const ALL_KINDS: [ObjectKind; 7] = [
+const ALL_KINDS: [ObjectKind; 8] = [
     ObjectKind::StreamingTable,
     ObjectKind::Stream,
     ObjectKind::Flow,
     ObjectKind::Table,
     ObjectKind::Connection,
+    ObjectKind::Catalog,
     ObjectKind::Secret,
     ObjectKind::Schema,
 ];

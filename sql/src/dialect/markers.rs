@@ -214,8 +214,8 @@ fn refuse_clause(
     } else if is(n, "EMIT") && one_of(n + 1, &["CHANGES", "PERIODIC", "FINAL"]) {
         refused(
             format!("EMIT {} is not supported", if is(n + 1, "CHANGES") { "CHANGES" } else { "clauses" }),
-            "The translation is SUBSCRIBE (SELECT … FROM STREAM s), which this version does not run yet. Keep the \
-             result with CREATE STREAMING TABLE … AS SELECT … FROM STREAM s and query it.",
+            "The translation is SUBSCRIBE (SELECT … FROM STREAM s). To keep the result, use CREATE STREAMING TABLE … \
+             AS SELECT … FROM STREAM s and query it.",
         )
     } else if is(n, "EMIT")
         && ((is(n + 1, "ON") && one_of(n + 2, &["UPDATE", "WINDOW"])) || (is(n + 1, "AFTER") && is(n + 2, "WINDOW")))

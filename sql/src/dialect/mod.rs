@@ -23,6 +23,7 @@ mod options;
 mod refusals;
 mod split;
 mod stream_options;
+mod subscribe;
 mod text;
 mod types;
 

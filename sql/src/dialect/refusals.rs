@@ -13,7 +13,8 @@ type Row = (&'static [&'static str], &'static str, &'static str);
 const FLOW_HINT: &str = "A streaming table carries its own flow: CREATE STREAMING TABLE name AS SELECT … FROM STREAM \
                          s. INSERT INTO a stream writes to its topic once.";
 const MV_HINT: &str = "Use CREATE STREAMING TABLE name AS SELECT … FROM STREAM s.";
-const SUBSCRIBE_HINT: &str = "Keep the result with CREATE STREAMING TABLE … AS SELECT … FROM STREAM s and query it.";
+const SUBSCRIBE_HINT: &str = "Write SUBSCRIBE (SELECT … FROM STREAM s).";
+const CURSOR_HINT: &str = "Run SUBSCRIBE itself: rows come as they arrive; in psql, COPY (SUBSCRIBE (…)) TO STDOUT.";
 const TASK_HINT: &str = "Run the statement from a scheduler outside, for example cron with psql.";
 const REFRESH_HINT: &str = "Create a second streaming table with start = 'earliest', then drop the first.";
 
@@ -51,13 +52,6 @@ const REFUSED: &[Row] = &[
     (&["EXECUTE", "TASK"], "tasks are not supported yet", TASK_HINT),
     (&["SHOW", "TASKS"], "tasks are not supported yet", TASK_HINT),
     (&["SHOW", "TASK"], "tasks are not supported yet", TASK_HINT),
-    (
-        &["CREATE", "CATALOG"],
-        "CREATE CATALOG is not supported yet",
-        "There is one catalog, \"lake\"; the server's --warehouse says where it is.",
-    ),
-    (&["DROP", "CATALOG"], "DROP CATALOG is not supported yet", "There is one catalog, \"lake\"."),
-    (&["SUBSCRIBE"], "SUBSCRIBE is not supported yet", SUBSCRIBE_HINT),
     (&["TAIL"], "TAIL is not supported", SUBSCRIBE_HINT),
     (&["REFRESH", "STREAMING", "TABLE"], "REFRESH STREAMING TABLE is not supported yet", REFRESH_HINT),
     (&["ROLLBACK", "STREAMING", "TABLE"], "ROLLBACK STREAMING TABLE is not supported yet", REFRESH_HINT),
@@ -120,17 +114,8 @@ pub(super) fn check(c: &Cursor<'_>) -> Parsed<()> {
             return Err(c.fail(refused(format!("CREATE {kind} is not supported"), hint)));
         }
     }
-    if c.is_at(0, "COPY") && matches!(c.token(1), Token::LParen) && c.is_at(2, "SUBSCRIBE") {
-        return Err(c.fail(refused("SUBSCRIBE is not supported yet", SUBSCRIBE_HINT)));
-    }
-    if c.is_at(0, "COPY") {
-        return Err(c.fail(refused(
-            "COPY is not supported yet",
-            "Write with INSERT INTO … VALUES, read with SELECT (in psql: \\pset format csv and \\g file).",
-        )));
-    }
     if c.is_at(0, "DECLARE") && (1..10).any(|n| c.sees_at(n, &["FOR", "SUBSCRIBE"])) {
-        return Err(c.fail(refused("SUBSCRIBE is not supported yet", SUBSCRIBE_HINT)));
+        return Err(c.fail(refused("a cursor for SUBSCRIBE is not supported yet", CURSOR_HINT)));
     }
     if c.is_at(0, "INSERT") && (2..8).any(|n| by_name(c, n)) {
         return Err(c.fail(refused(

@@ -249,7 +249,8 @@ fn start(r: &Reader<'_>, options: &Options, name: &str) -> Result<Option<StartOp
     found.map(Some).ok_or_else(|| r.refuse_text(name, START_HINT))
 }
 
-fn offsets(text: &str) -> Option<tidewater_catalogs::Offsets> {
+/// `{"0": 17}`: one offset per partition.
+pub(super) fn offsets(text: &str) -> Option<tidewater_catalogs::Offsets> {
     let map: std::collections::BTreeMap<String, i64> = serde_json::from_str(text).ok()?;
     if map.is_empty() {
         return None;

@@ -381,8 +381,10 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "CREATE TOPIC t",
         "CREATE TASK t SCHEDULE EVERY INTERVAL '1 hour' AS SELECT 1",
         "SHOW TASKS",
-        "SUBSCRIBE (SELECT * FROM STREAM s)",
-        "COPY (SUBSCRIBE (SELECT 1)) TO STDOUT",
+        "SUBSCRIBE (SELECT * FROM STREAM s) ENVELOPE CHANGES",
+        "SUBSCRIBE (SELECT * FROM STREAM s) UNTIL TIMESTAMP '2026-01-01'",
+        "COPY (SUBSCRIBE (SELECT 1)) TO '/tmp/x'",
+        "COPY (SELECT 1) TO STDOUT WITH (FORMAT csv)",
         "DECLARE c CURSOR FOR SUBSCRIBE (SELECT 1)",
         "REFRESH STREAMING TABLE t FULL",
         "ROLLBACK STREAMING TABLE t TO SNAPSHOT 1",
@@ -393,7 +395,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "INSERT INTO t BY NAME SELECT 1 AS a",
         "OPTIMIZE t",
         "VACUUM t RETAIN '7 days'",
-        "CREATE CATALOG c WITH (type = 'rest')",
         "DESCRIBE HISTORY t",
         "CANCEL QUERY 1",
     ] {
@@ -403,6 +404,41 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         assert!(e.position.is_some(), "{text}");
     }
     assert!(fails("SELECT 1 FROM s EMIT CHANGES").hint.unwrap().contains("SUBSCRIBE"));
+}
+
+#[test]
+fn subscribe_says_where_it_begins_and_ends() {
+    let subscribe = |text: &str| match one(text) {
+        Statement::Subscribe(s) => *s,
+        other => panic!("{text}: {other:?}"),
+    };
+    let offsets = |o: &[(i32, i64)]| o.iter().copied().collect::<tidewater_catalogs::Offsets>();
+    let plain = subscribe("SUBSCRIBE (SELECT a FROM STREAM s WHERE a > 1)");
+    assert_eq!((plain.from, plain.until), (SubscribeFrom::Now, None));
+    assert_eq!(plain.query.to_string(), "SELECT a FROM STREAM(s) WHERE a > 1");
+    let bounded = subscribe("subscribe (SELECT * FROM STREAM s) from snapshot until limit 10");
+    assert_eq!((bounded.from, bounded.until), (SubscribeFrom::Snapshot, Some(SubscribeUntil::Limit(10))));
+    let ranged =
+        subscribe(r#"SUBSCRIBE (SELECT * FROM STREAM s) FROM OFFSETS '{"0": 17, "1": 4}' UNTIL OFFSETS '{"0": 20}'"#);
+    assert_eq!(ranged.from, SubscribeFrom::Offsets(offsets(&[(0, 17), (1, 4)])));
+    assert_eq!(ranged.until, Some(SubscribeUntil::Offsets(offsets(&[(0, 20)]))));
+    for text in ["COPY (SUBSCRIBE (SELECT 1 FROM STREAM s) FROM NOW) TO STDOUT", "COPY (SELECT 1) TO STDOUT"] {
+        assert!(matches!(one(text), Statement::CopyOut(_)), "{text}");
+    }
+    for (text, code) in [
+        ("SUBSCRIBE SELECT 1", "42601"),
+        ("SUBSCRIBE (SELECT 1", "42601"),
+        ("SUBSCRIBE (SELECT 1) FROM 3", "42601"),
+        ("SUBSCRIBE (SELECT 1) UNTIL LIMIT -1", "42601"),
+        ("SUBSCRIBE (SELECT 1) UNTIL LIMIT 1.5", "42601"),
+        ("SUBSCRIBE (SELECT 1) FROM OFFSETS '{}'", "22023"),
+        ("SUBSCRIBE (SELECT 1) FROM OFFSETS '{\"x\": 1}'", "22023"),
+        ("SUBSCRIBE (SELECT 1) FROM OFFSETS '{\"0\": -1}'", "22023"),
+        ("SUBSCRIBE (SELECT 1) UNTIL LIMIT 1 FROM NOW", "42601"),
+    ] {
+        let e = fails(text);
+        assert_eq!(e.state.0, code, "{text}: {e:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use sqlparser::ast::{Query, TableFactor, VisitMut, VisitorMut};
 use tidewater_catalogs::Result as FlowResult;
 use tidewater_streaming::{FlowLane, FlowQuery};
 
+use super::flow_check::Place;
 use super::flow_lane::{self, SlotTable};
 use super::output::{display_name, wire_type};
 use super::query::{Planner, Purpose, analyzed};
@@ -27,7 +28,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::Login;
 use crate::settings::Settings;
-use crate::{SqlError, SqlState};
+use crate::{ResultColumn, SqlError, SqlState};
 
 /// A flow's query, and the stream that it reads.
 #[derive(Debug, Clone)]
@@ -67,16 +68,51 @@ pub(crate) async fn compile_bound(
     bound: Option<&Name>,
     table: Option<&Schema>,
 ) -> Result<CompiledFlow> {
+    let rows = plan_rows(engine, settings, &create.query, bound, Place::StreamingTable).await?;
+    let (plan, output) = to_table(rows.plan, create, table)?;
+    finish(&rows.state, plan, output, rows.relation, text, Place::StreamingTable).await
+}
+
+/// The query of SUBSCRIBE, in the types that leave.
+pub(crate) async fn compile_subscription(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    query: &Query,
+) -> Result<(CompiledFlow, Vec<ResultColumn>)> {
+    let rows = plan_rows(engine, settings, query, None, Place::Subscribe).await?;
+    let mut columns = super::output::columns(rows.plan.schema());
+    for column in &mut columns {
+        // What a row of tomorrow holds is not known today.
+        column.field = Arc::new(column.field.as_ref().clone().with_nullable(true));
+    }
+    let plan = super::output::wire_types(rows.plan)?;
+    let output = crate::run::schema_of(&columns);
+    let compiled = finish(&rows.state, plan, output, rows.relation, "", Place::Subscribe).await?;
+    Ok((compiled, columns))
+}
+
+/// A query over one stream, found to work row by row.
+struct Rows {
+    state: SessionState,
+    plan: LogicalPlan,
+    relation: Arc<StreamRelation>,
+}
+
+async fn plan_rows(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    query: &Query,
+    bound: Option<&Name>,
+    place: Place,
+) -> Result<Rows> {
     let login = Login::default();
-    let planner = Planner { engine, settings, login: &login, pid: 0, statement: None, purpose: Purpose::Describe };
-    let mut query = create.query.clone();
-    let stream = take_stream(engine, settings, &mut query, bound).await?;
+    let planner =
+        Planner { engine, settings, login: &login, pid: 0, statement: None, purpose: Purpose::Describe, live: false };
+    let mut query = Box::new(query.clone());
+    let stream = take_stream(engine, settings, &mut query, bound, place).await?;
     rewrite::forms(&mut query, None)?;
     if super::query::parameters(&query)? > 0 {
-        return Err(SqlError::new(
-            SqlState::UNDEFINED_PARAMETER,
-            "there is no parameter in the query of a streaming table",
-        ));
+        return Err(SqlError::new(SqlState::UNDEFINED_PARAMETER, format!("there is no parameter in {}", place.what())));
     }
     let relation = Arc::new(stream.relation);
     let exposed = wildcard::mentioned(&query);
@@ -91,16 +127,26 @@ pub(crate) async fn compile_bound(
     let view: Arc<dyn TableSource> = Arc::new(super::provider::PlanSource::new(view));
     let sources = stream.names.iter().map(|n| (n.0.clone(), view.clone())).collect();
     let plan = planner.to_plan(&state, &sources, &query, &[])?;
-    flow_check::check(&plan)?;
+    flow_check::check(&plan, place)?;
     super::guard::check(&plan)?;
     let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, None))?;
-    let (plan, output) = to_table(plan, create, table)?;
-    let plan = analyzed(&state, plan)?;
-    let optimized = state.optimizer().optimize(plan, &state, |_, _| {})?;
-    flow_check::check_optimized(&optimized)?;
-    let physical = state.query_planner().create_physical_plan(&optimized, &state).await?;
+    Ok(Rows { state, plan, relation })
+}
+
+async fn finish(
+    state: &SessionState,
+    plan: LogicalPlan,
+    output: SchemaRef,
+    relation: Arc<StreamRelation>,
+    text: &str,
+    place: Place,
+) -> Result<CompiledFlow> {
+    let plan = analyzed(state, plan)?;
+    let optimized = state.optimizer().optimize(plan, state, |_, _| {})?;
+    flow_check::check_optimized(&optimized, place)?;
+    let physical = state.query_planner().create_physical_plan(&optimized, state).await?;
     let plan_text = datafusion::physical_plan::displayable(physical.as_ref()).indent(false).to_string();
-    let compiled = Compiled::new(&state, physical, output, fingerprint(text))?;
+    let compiled = Compiled::new(state, physical, output, fingerprint(text))?;
     Ok(CompiledFlow { query: Arc::new(compiled), stream: relation, plan_text: plan_text.trim_end().into() })
 }
 
@@ -128,6 +174,7 @@ async fn take_stream(
     settings: &Settings,
     query: &mut Query,
     bound: Option<&Name>,
+    place: Place,
 ) -> Result<FlowStream> {
     struct V(Vec<Name>);
     impl VisitorMut for V {
@@ -158,7 +205,7 @@ async fn take_stream(
             Some(t) => format!("Write FROM STREAM {}.", t.name.0.join(".")),
             None => "Write SELECT … FROM STREAM name.".to_owned(),
         };
-        return Err(SqlError::unsupported("the query of a streaming table must read a stream").with_hint(hint));
+        return Err(SqlError::unsupported(format!("{} must read a stream", place.what())).with_hint(hint));
     };
     // Tables beside the stream would be lookups, and one name must not be both.
     let mut named = scope::tables(query);

@@ -25,6 +25,7 @@ mod guard;
 mod interval;
 mod lateral;
 pub(crate) mod literals;
+mod live;
 pub(crate) mod message;
 mod naming;
 mod numeric;

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
+use datafusion::catalog::TableProvider;
 use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::datasource::provider_as_source;
 use datafusion::error::DataFusionError;
@@ -16,8 +17,8 @@ use sqlparser::ast::{self, Query, Value, Visit, Visitor};
 use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
-use super::relation::{self, Relation};
-use super::{functions, guard, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
+use super::relation::{self, Read, Relation, TableRelation};
+use super::{functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
 use crate::dialect::{Name, ParsedStatement};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -43,6 +44,8 @@ pub(crate) struct Planner<'a> {
     /// For positions in errors; none for stored text.
     pub statement: Option<&'a ParsedStatement>,
     pub purpose: Purpose,
+    /// Rows that are not committed yet are part of streaming tables where the session wants them.
+    pub live: bool,
 }
 
 /// A plan with all that is needed to run it.
@@ -63,7 +66,28 @@ impl<'a> Planner<'a> {
             pid: ctx.pid,
             statement: Some(ctx.statement),
             purpose,
+            live: ctx.settings.reads_live(),
         }
+    }
+
+    /// For what is written elsewhere: rows that are not committed yet may still be taken back, and their copies not.
+    pub(crate) fn committed(self) -> Self {
+        Self { live: false, ..self }
+    }
+
+    fn table(&self, relation: &TableRelation) -> Result<Arc<dyn TableProvider>> {
+        let committed = relation.table.provider()?;
+        let wanted = match relation.read {
+            Read::Live => true,
+            Read::Committed => false,
+            Read::Session => self.live,
+        };
+        let hot = relation.hot.as_ref().filter(|_| wanted);
+        let rows = hot.and_then(|view| view.above(&relation.table.anchor(&view.flow().to_string())));
+        Ok(match rows {
+            Some(rows) => live::over(committed, rows),
+            None => committed,
+        })
     }
 
     /// The state of this statement: the session's time zone and functions.
@@ -103,7 +127,7 @@ impl<'a> Planner<'a> {
         let mut sources: HashMap<Vec<String>, Arc<dyn TableSource>> = HashMap::with_capacity(relations.len());
         for (name, relation) in &relations {
             let source = match relation {
-                Relation::Table(table) => provider_as_source(table.provider()?),
+                Relation::Table(table) => provider_as_source(self.table(table)?),
                 Relation::System(provider) => provider_as_source(provider.clone()),
                 Relation::Stream(stream) => {
                     stream_scan::source(&state, stream, &exposed, self.purpose == Purpose::Execute).await?

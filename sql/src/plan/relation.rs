@@ -8,6 +8,7 @@ use tidewater_catalogs::{
     DEFAULT_CATALOG, DLQ_SCHEMA, DefinitionKind, ErrorKind, LakeTable, SYSTEM_CATALOG, StreamSource, StreamSpec,
     TableName,
 };
+use tidewater_streaming::ReadView;
 
 use crate::dialect::Name;
 use crate::engine::Engine;
@@ -52,9 +53,29 @@ pub(crate) struct StreamRelation {
     pub source: Arc<dyn StreamSource>,
 }
 
+/// A table as it was loaded, and what its flow held just before that.
+#[derive(Debug, Clone)]
+pub(crate) struct TableRelation {
+    pub table: Arc<dyn LakeTable>,
+    /// Taken before the table was loaded; none where its flow does not run here.
+    pub hot: Option<ReadView>,
+    pub read: Read,
+}
+
+/// Whether rows that are not committed yet belong to the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// As the session says.
+    Session,
+    /// `"t$live"`.
+    Live,
+    /// `"t$committed"`.
+    Committed,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Relation {
-    Table(Arc<dyn LakeTable>),
+    Table(TableRelation),
     Stream(Arc<StreamRelation>),
     System(Arc<dyn TableProvider>),
 }
@@ -70,25 +91,15 @@ pub(crate) fn new_name(settings: &Settings, name: &Name) -> Result<TableName> {
             TableName::new(DEFAULT_CATALOG, schema, name)
         }
         [schema, name] => TableName::new(DEFAULT_CATALOG, schema, name),
-        [catalog, schema, name] => {
-            check_catalog(catalog, &[catalog, schema, name])?;
-            TableName::new(catalog, schema, name)
-        }
+        [catalog, schema, name] => TableName::new(catalog, schema, name),
         _ => return Err(SqlError::syntax("improper qualified name (too many dotted names)")),
     };
-    if out.catalog != DEFAULT_CATALOG || is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG {
+    let own = out.catalog == DEFAULT_CATALOG && (is_system_schema(&out.schema) || out.schema == SYSTEM_CATALOG);
+    if own || out.catalog == SYSTEM_CATALOG {
         return Err(SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied to create \"{out}\""))
             .with_detail("The catalog \"system\" and the schemas of PostgreSQL's catalog belong to the server."));
     }
     Ok(out)
-}
-
-fn check_catalog(catalog: &str, parts: &[&String]) -> Result<()> {
-    if catalog == DEFAULT_CATALOG || catalog == SYSTEM_CATALOG {
-        return Ok(());
-    }
-    let full = parts.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(".");
-    Err(SqlError::unsupported(format!("cross-database references are not implemented: \"{full}\"")))
 }
 
 fn is_system_schema(schema: &str) -> bool {
@@ -109,7 +120,6 @@ pub(crate) fn candidates(settings: &Settings, name: &Name) -> Result<Vec<TableNa
         [schema, name] if schema == SYSTEM_CATALOG => vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)],
         [schema, name] => vec![TableName::new(DEFAULT_CATALOG, schema, name)],
         [catalog, schema, name] => {
-            check_catalog(catalog, &[catalog, schema, name])?;
             if catalog == DEFAULT_CATALOG && schema == SYSTEM_CATALOG {
                 vec![TableName::new(SYSTEM_CATALOG, SYSTEM_CATALOG, name)]
             } else {
@@ -133,8 +143,11 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
         let Some((base, suffix)) = candidate.name.rsplit_once('$') else { break };
         let base = TableName::new(&candidate.catalog, &candidate.schema, base);
         match suffix {
-            "committed" => match load(engine, &base).await? {
-                Some(Relation::Table(table)) => return Ok(Some(Relation::Table(table))),
+            "committed" | "live" => match load(engine, &base).await? {
+                Some(Relation::Table(table)) => {
+                    let read = if suffix == "live" { Read::Live } else { Read::Committed };
+                    return Ok(Some(Relation::Table(TableRelation { read, ..table })));
+                }
                 Some(_) => {
                     return Err(SqlError::new(
                         SqlState::WRONG_OBJECT_TYPE,
@@ -144,12 +157,6 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
                 }
                 None => {}
             },
-            "live" => {
-                if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
-                    return Err(SqlError::unsupported("live reads are not supported yet")
-                        .with_hint(format!("Read \"{}\": the last committed snapshot.", base.name)));
-                }
-            }
             "snapshots" | "files" | "manifests" | "partitions" | "refs" | "changes" | "history" => {
                 if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
                     return Err(SqlError::unsupported(format!("metadata table \"${suffix}\" is not supported yet"))
@@ -164,7 +171,9 @@ pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name)
 
 /// Loads exactly this name.
 pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Option<Relation>> {
-    if is_system_schema(&name.schema) || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA) {
+    if (name.catalog == DEFAULT_CATALOG && is_system_schema(&name.schema))
+        || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA)
+    {
         let provider = super::system::table(engine, &name.schema, &name.name).await?;
         return Ok(provider.map(Relation::System));
     }
@@ -174,8 +183,11 @@ pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Optio
         let definition = crate::statement::stream_definition(engine, &definition).await?;
         return stream(engine, name, definition).map(|s| Some(Relation::Stream(Arc::new(s))));
     }
+    // Before the table: what is committed in between is then among these rows and in the table, which can be told, and
+    // not missing in both.
+    let hot = engine.supervisor.read_view(&name.to_string());
     match engine.lake.load_table(name).await {
-        Ok(table) => Ok(Some(Relation::Table(table))),
+        Ok(table) => Ok(Some(Relation::Table(TableRelation { table, hot, read: Read::Session }))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }

@@ -147,7 +147,7 @@ async fn as_query(
             .with_hint("Create the table first, then INSERT … SELECT with parameters."));
     }
     let (planned, target) = run::guard(&ctx.cancel, ctx.deadline, async {
-        let mut planned = Planner::new(ctx, Purpose::Execute).query(query, &[], None).await?;
+        let mut planned = Planner::new(ctx, Purpose::Execute).committed().query(query, &[], None).await?;
         let schema = planned.plan.schema().clone();
         if !create.columns.is_empty() && create.columns.len() > schema.fields().len() {
             return Err(SqlError::syntax("too many column names were specified"));

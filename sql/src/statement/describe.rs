@@ -51,6 +51,10 @@ pub(super) async fn describe(ctx: &StatementContext<'_>, describe: &Describe) ->
                 secret::require(&ctx.engine.metastore, DefinitionKind::Secret, ObjectKind::Secret, name).await?;
             vec![row("origin", &secret::origin(&found), None, None)]
         }
+        Some(ObjectKind::Catalog) => {
+            return Err(SqlError::unsupported("DESCRIBE CATALOG is not supported")
+                .with_hint("SHOW CREATE CATALOG shows its options."));
+        }
         Some(ObjectKind::Schema) => {
             return Err(SqlError::unsupported("DESCRIBE SCHEMA is not supported")
                 .with_hint("SHOW TABLES and SHOW STREAMS list what is in it."));
@@ -72,8 +76,8 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
             }
             stream_rows(ctx, &found.name, describe.extended).await
         }
-        Some(Relation::Table(table)) => {
-            let info = table.info();
+        Some(Relation::Table(found)) => {
+            let info = found.table.info();
             let flow = ctx.engine.metastore.get(DefinitionKind::Flow, &info.name.to_string()).await?;
             let is = if flow.is_some() { ObjectKind::StreamingTable } else { ObjectKind::Table };
             let as_flow = describe.kind == Some(ObjectKind::Flow) && flow.is_some();

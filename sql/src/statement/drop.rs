@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use tidewater_catalogs::{DEFAULT_CATALOG, Definition, DefinitionKind, ErrorKind, TableName};
+use tidewater_catalogs::{DEFAULT_CATALOG, Definition, DefinitionKind, ErrorKind, SYSTEM_CATALOG, TableName};
 
 use super::flow::Stopped;
 use super::schema::{self, Found};
@@ -27,6 +27,11 @@ pub(super) async fn drop_objects(ctx: &StatementContext<'_>, drop: &Drop) -> Res
             match drop.kind {
                 ObjectKind::Secret => drop_secret(ctx, drop, name.last()).await?,
                 ObjectKind::Connection => drop_connection(ctx, drop, name.last(), &stopped).await?,
+                ObjectKind::Catalog => {
+                    if !super::catalog::drop_catalog(ctx, drop, name.last()).await? {
+                        missing(ctx, drop, name.last())?;
+                    }
+                }
                 ObjectKind::Schema => drop_schema(ctx, drop, name, &stopped).await?,
                 ObjectKind::Flow => drop_flow(ctx, drop, name).await?,
                 ObjectKind::Stream | ObjectKind::StreamingTable | ObjectKind::Table => {
@@ -57,11 +62,12 @@ async fn doomed(ctx: &StatementContext<'_>, drop: &Drop) -> Result<Vec<Definitio
             }
             ObjectKind::Connection if drop.cascade => streams.extend(streams_of(ctx, name.last()).await?),
             ObjectKind::Schema if drop.cascade => {
-                let schema = schema::schema_name(name)?;
+                let (catalog, schema) = schema::schema_name(name)?;
                 // It is refused below, or has nothing in it.
-                if schema != tidewater_catalogs::DEFAULT_SCHEMA && schema::exists(ctx.engine, schema).await? {
-                    tables.extend(ctx.engine.lake.list_tables(DEFAULT_CATALOG, schema).await?);
-                    streams.extend(streams_in(ctx, schema).await?);
+                let kept = catalog == DEFAULT_CATALOG && schema == tidewater_catalogs::DEFAULT_SCHEMA;
+                if !kept && schema::exists(ctx.engine, catalog, schema).await? {
+                    tables.extend(ctx.engine.lake.list_tables(catalog, schema).await?);
+                    streams.extend(streams_in(ctx, catalog, schema).await?);
                 }
             }
             _ => {}
@@ -94,12 +100,12 @@ async fn streams_of(ctx: &StatementContext<'_>, connection: &str) -> Result<Vec<
     Ok(streams)
 }
 
-async fn streams_in(ctx: &StatementContext<'_>, schema: &str) -> Result<Vec<TableName>> {
+async fn streams_in(ctx: &StatementContext<'_>, catalog: &str, schema: &str) -> Result<Vec<TableName>> {
     let mut streams = Vec::new();
     for definition in ctx.engine.metastore.list().await? {
         if definition.kind == DefinitionKind::Stream {
             let stream = schema::table_name(&stream::parse(&definition)?.0.name)?;
-            if stream.schema == schema {
+            if stream.catalog == catalog && stream.schema == schema {
                 streams.push(stream);
             }
         }
@@ -132,6 +138,11 @@ async fn drop_secret(ctx: &StatementContext<'_>, drop: &Drop, name: &str) -> Res
         }
         let users: Vec<String> = users.iter().map(|u| format!("connection \"{u}\"")).collect();
         return Err(stream::in_use(drop.kind, name, &users, "drop").with_hint("Drop the connections first."));
+    }
+    let users = super::catalog::users_of_secret(ctx.engine, name).await?;
+    if !users.is_empty() {
+        let users: Vec<String> = users.iter().map(|u| format!("catalog \"{u}\"")).collect();
+        return Err(stream::in_use(drop.kind, name, &users, "drop").with_hint("Drop the catalogs first."));
     }
     metastore.as_ref().drop(DefinitionKind::Secret, name).await?;
     Ok(())
@@ -192,7 +203,7 @@ async fn drop_relation(ctx: &StatementContext<'_>, drop: &Drop, name: &Name, sto
 
 /// A flow would lose the dead letters that it has not written yet.
 async fn refuse_live_dead_letters(ctx: &StatementContext<'_>, table: &TableName) -> Result<()> {
-    if table.catalog == DEFAULT_CATALOG {
+    if table.catalog != SYSTEM_CATALOG {
         return Ok(());
     }
     let mut users = Vec::new();
@@ -258,19 +269,19 @@ async fn drop_flow(ctx: &StatementContext<'_>, drop: &Drop, name: &Name) -> Resu
 
 async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name, stopped: &Arc<Stopped>) -> Result<()> {
     let engine = ctx.engine;
-    let schema = schema::schema_name(name)?;
-    if schema == tidewater_catalogs::DEFAULT_SCHEMA || matches!(schema, "system" | "pg_catalog" | "information_schema")
-    {
+    let (catalog, schema) = schema::schema_name(name)?;
+    let own = [tidewater_catalogs::DEFAULT_SCHEMA, "system", "pg_catalog", "information_schema"];
+    if catalog == DEFAULT_CATALOG && own.contains(&schema) {
         return Err(SqlError::new(
             SqlState::DEPENDENT_OBJECTS,
             format!("cannot drop schema \"{schema}\" because it is required by the server"),
         ));
     }
-    if !schema::exists(engine, schema).await? {
+    if !schema::exists(engine, catalog, schema).await? {
         return missing(ctx, drop, schema);
     }
-    let streams = streams_in(ctx, schema).await?;
-    let tables = engine.lake.list_tables(DEFAULT_CATALOG, schema).await?;
+    let streams = streams_in(ctx, catalog, schema).await?;
+    let tables = engine.lake.list_tables(catalog, schema).await?;
     let empty = streams.is_empty() && tables.is_empty();
     if !drop.cascade && !empty {
         let users: Vec<String> = streams.iter().chain(&tables).take(20).map(|t| format!("\"{}\"", t.name)).collect();
@@ -286,6 +297,6 @@ async fn drop_schema(ctx: &StatementContext<'_>, drop: &Drop, name: &Name, stopp
     for stream in streams {
         drop_stream(ctx, drop, &stream, stopped).await?;
     }
-    engine.lake.drop_schema(DEFAULT_CATALOG, schema).await?;
+    engine.lake.drop_schema(catalog, schema).await?;
     Ok(())
 }

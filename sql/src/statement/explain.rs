@@ -10,6 +10,7 @@ use datafusion::physical_plan::execute_stream;
 use futures::StreamExt;
 use sqlparser::ast;
 
+use super::dry_run;
 use crate::dialect::{Explain, ExplainTarget, Statement};
 use crate::error::Result;
 use crate::plan::{Planner, Purpose, flow};
@@ -17,20 +18,23 @@ use crate::run::{self, guard};
 use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
 use crate::{SqlError, SqlState};
 
-pub(super) fn columns() -> Vec<ResultColumn> {
+pub(super) fn columns(explain: &Explain) -> Vec<ResultColumn> {
+    if explain.dry_run {
+        return dry_run::columns();
+    }
     vec![ResultColumn::new(Arc::new(Field::new("QUERY PLAN", DataType::Utf8, false)))]
 }
 
 pub(super) async fn explain(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Outcome> {
     if explain.dry_run {
-        return Err(SqlError::unsupported("EXPLAIN (DRY RUN) is not supported yet").with_hint("Use EXPLAIN."));
+        return guard(&ctx.cancel, ctx.deadline, dry_run::run(ctx, explain)).await;
     }
     if explain.format != "text" {
         return Err(SqlError::unsupported(format!("EXPLAIN format \"{}\" is not supported", explain.format))
             .with_hint("Use FORMAT TEXT."));
     }
     let text = guard(&ctx.cancel, ctx.deadline, plan_text(ctx, explain)).await?;
-    let columns = columns();
+    let columns = columns(explain);
     let schema = run::schema_of(&columns);
     let batch = RecordBatch::try_new(
         schema.clone(),
@@ -45,14 +49,16 @@ async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Stri
             .with_hint("SELECT * FROM system.flows shows what a flow does; SHOW CREATE shows its query.")),
         ExplainTarget::Statement(statement) => match statement.as_ref() {
             Statement::Sql(sql) => match sql.as_ref() {
-                ast::Statement::Query(query) => query_text(ctx, explain, query).await,
+                ast::Statement::Query(query) => query_text(ctx, explain, query, Written::No).await,
                 ast::Statement::Insert(ast::Insert { source: Some(source), .. }) if !explain.analyze => {
-                    Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, source).await?)))
+                    Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, source, Written::Yes).await?)))
                 }
                 _ => Err(cannot()),
             },
             Statement::CreateTable(create) if !explain.analyze => match &create.query {
-                Some(query) => Ok(format!("Create table\n{}", indent(&query_text(ctx, explain, query).await?))),
+                Some(query) => {
+                    Ok(format!("Create table\n{}", indent(&query_text(ctx, explain, query, Written::Yes).await?)))
+                }
                 None => Err(cannot()),
             },
             Statement::CreateStreamingTable(create) if !explain.analyze => {
@@ -84,8 +90,22 @@ fn indent(text: &str) -> String {
     text.lines().map(|l| format!("  {l}")).collect::<Vec<_>>().join("\n")
 }
 
-async fn query_text(ctx: &StatementContext<'_>, explain: &Explain, query: &ast::Query) -> Result<String> {
-    let planned = Planner::new(ctx, Purpose::Execute).query(query, &[], None).await?;
+/// Whether the rows are written somewhere: such a query reads what is committed alone.
+#[derive(PartialEq, Eq)]
+enum Written {
+    Yes,
+    No,
+}
+
+async fn query_text(
+    ctx: &StatementContext<'_>,
+    explain: &Explain,
+    query: &ast::Query,
+    written: Written,
+) -> Result<String> {
+    let planner = Planner::new(ctx, Purpose::Execute);
+    let planner = if written == Written::Yes { planner.committed() } else { planner };
+    let planned = planner.query(query, &[], None).await?;
     let optimized = planned.optimized()?;
     let physical = planned.physical(&optimized).await?;
     if explain.analyze {

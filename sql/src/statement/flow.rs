@@ -444,7 +444,16 @@ pub(super) async fn drop_streaming_table(
     let work = async move {
         let _stopped = stopped;
         engine.metastore.as_ref().drop(DefinitionKind::Flow, &flow.name).await?;
-        if !keep_data {
+        if keep_data {
+            // Only what nobody needs any more stays behind where this fails, and the flow is gone already.
+            let forgotten = match engine.lake.commit_table(&name).await {
+                Ok(table) => table.forget(&flow.id.to_string()).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = forgotten {
+                tracing::warn!(table = %name, error = %e, "the anchor of a dropped flow stays in its table");
+            }
+        } else {
             // Another table that was made under the name since then is not the flow's.
             let uuid = flow.properties.get(TABLE_UUID).and_then(|uuid| Uuid::parse_str(uuid).ok());
             match engine.lake.drop_table(&name, uuid, true).await {

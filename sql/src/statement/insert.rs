@@ -15,7 +15,7 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visit, Visitor,
 };
-use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, LakeTable, StreamColumn};
+use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
 
 use crate::dialect::{Name, fold, parse_type, type_name};
 use crate::error::Result;
@@ -112,24 +112,13 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
                 format!("permission denied: \"{shown}\" belongs to the server"),
             ));
         }
-        Some(Relation::Table(table)) if table.info().name.catalog != DEFAULT_CATALOG => {
+        Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => {
             return Err(SqlError::new(
                 SqlState::INSUFFICIENT_PRIVILEGE,
                 format!("permission denied: \"{shown}\" belongs to the server"),
             ));
         }
-        Some(Relation::Table(table)) => {
-            let full = table.info().name.to_string();
-            if ctx.engine.metastore.get(DefinitionKind::Flow, &full).await?.is_some() {
-                return Err(SqlError::new(
-                    SqlState::NOT_IN_PREREQUISITE_STATE,
-                    format!("cannot insert into streaming table \"{shown}\""),
-                )
-                .with_detail("Its flow writes it from the stream.")
-                .with_hint("INSERT INTO the stream, or into a table of its own and read both with UNION ALL."));
-            }
-            Target::Table(table)
-        }
+        Some(Relation::Table(found)) => Target::Table(found.table),
         Some(Relation::Stream(stream)) => Target::Stream(stream),
     };
     let all: Vec<FieldRef> = match &target {
@@ -440,7 +429,8 @@ async fn rows(
     checked: &Checked,
     types: &[Option<DataType>],
 ) -> Result<SendableRecordBatchStream> {
-    let mut planned = Planner::new(ctx, Purpose::Execute).query(&checked.source, types, Some(ctx.params)).await?;
+    let mut planned =
+        Planner::new(ctx, Purpose::Execute).committed().query(&checked.source, types, Some(ctx.params)).await?;
     let schema = planned.plan.schema().clone();
     let given = schema.fields().len();
     if given > checked.columns.len() {

@@ -1,9 +1,11 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
+mod catalog;
 mod connection;
 mod create_table;
 mod describe;
 mod drop;
+mod dry_run;
 mod explain;
 mod flow;
 mod insert;
@@ -14,6 +16,7 @@ mod set;
 mod show;
 mod stream;
 mod streaming_table;
+mod subscribe;
 mod transaction;
 
 use arrow::datatypes::DataType;
@@ -24,6 +27,7 @@ use crate::error::Result;
 use crate::session::{Outcome, Prepared, ResultColumn, SessionState, StatementContext};
 use crate::{SqlError, SqlState};
 
+pub(crate) use catalog::{open_catalog, secrets_of_catalog};
 pub(crate) use flow::FlowPlanner;
 pub(crate) use stream::stream_definition;
 #[cfg(test)]
@@ -68,7 +72,8 @@ pub(crate) async fn describe(
         Statement::ShowCreate(_) => Ok((Vec::new(), Some(show::show_create_columns()))),
         Statement::Describe(what) => Ok((Vec::new(), Some(describe::describe_columns(what)))),
         Statement::DescribeInferred(_) => Ok((Vec::new(), Some(describe::describe_inferred_columns()))),
-        Statement::Explain(_) => Ok((Vec::new(), Some(explain::columns()))),
+        Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
+        Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
         _ => none,
     }
 }
@@ -92,6 +97,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateConnection(create) => connection::create_connection(ctx, create).await,
         Statement::AlterConnection(alter) => connection::alter_connection(ctx, alter).await,
         Statement::ValidateConnection(name) => connection::validate_connection(ctx, name).await,
+        Statement::CreateCatalog(create) => catalog::create_catalog(ctx, create).await,
         Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
@@ -101,6 +107,8 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::Describe(what) => describe::describe(ctx, what).await,
         Statement::DescribeInferred(what) => describe::describe_inferred(ctx, what).await,
         Statement::Explain(what) => explain::explain(ctx, what).await,
+        Statement::Subscribe(what) => subscribe::execute(ctx, what).await,
+        Statement::CopyOut(what) => subscribe::copy_out(ctx, what, prepared).await,
     }
 }
 
@@ -130,13 +138,16 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         | Statement::ShowCreate(_)
         | Statement::Describe(_)
         | Statement::DescribeInferred(_)
-        | Statement::Explain(_) => return None,
+        | Statement::Explain(_)
+        | Statement::Subscribe(_)
+        | Statement::CopyOut(_) => return None,
         Statement::CreateTable(_) => "CREATE TABLE",
         Statement::CreateSchema(_) => "CREATE SCHEMA",
         Statement::CreateSecret(_) => "CREATE SECRET",
         Statement::AlterSecret(_) => "ALTER SECRET",
         Statement::CreateConnection(_) => "CREATE CONNECTION",
         Statement::AlterConnection(_) => "ALTER CONNECTION",
+        Statement::CreateCatalog(_) => "CREATE CATALOG",
         Statement::CreateStream(_) => "CREATE STREAM",
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",
@@ -172,6 +183,10 @@ fn refused(statement: &ast::Statement) -> SqlError {
             "Tables are pruned by partition and by column statistics: PARTITIONED BY (days(ts)) is the tool.",
         ),
         S::CreateFunction(_) => ("CREATE FUNCTION", "Write the expression into the query."),
+        S::Copy { .. } => (
+            "this form of COPY",
+            "COPY (SELECT …) TO STDOUT reads; to write, use INSERT … VALUES or produce to a stream.",
+        ),
         S::Declare { .. } | S::Fetch { .. } | S::Close { .. } => {
             ("a cursor", "Let the driver fetch in portions: it does so with the extended protocol.")
         }

@@ -1,4 +1,4 @@
-use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, ErrorKind, TableName};
+use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, ErrorKind, SYSTEM_CATALOG, TableName};
 use tokio::sync::MutexGuard;
 
 use super::secret::{duplicate, skipping};
@@ -10,19 +10,19 @@ use crate::session::{Outcome, StatementContext};
 use crate::{SqlError, SqlState};
 
 pub(super) async fn create_schema(ctx: &StatementContext<'_>, create: &CreateSchema) -> Result<Outcome> {
-    let schema = schema_name(&create.name)?;
-    if schema.starts_with("pg_") || matches!(schema, "information_schema" | "system") {
+    let (catalog, schema) = schema_name(&create.name)?;
+    if catalog == DEFAULT_CATALOG && (schema.starts_with("pg_") || matches!(schema, "information_schema" | "system")) {
         return Err(SqlError::new(SqlState::RESERVED_NAME, format!("unacceptable schema name \"{schema}\""))
             .with_detail("Schemas of this name belong to the server."));
     }
-    if exists(ctx.engine, schema).await? {
+    if exists(ctx.engine, catalog, schema).await? {
         if create.if_not_exists {
             ctx.notice(skipping(ObjectKind::Schema, schema));
             return Ok(Outcome::done("CREATE SCHEMA"));
         }
         return Err(duplicate(ObjectKind::Schema, schema));
     }
-    match ctx.engine.lake.create_schema(DEFAULT_CATALOG, schema).await {
+    match ctx.engine.lake.create_schema(catalog, schema).await {
         Ok(()) => Ok(Outcome::done("CREATE SCHEMA")),
         Err(e) if e.kind() == ErrorKind::AlreadyExists && create.if_not_exists => {
             ctx.notice(skipping(ObjectKind::Schema, schema));
@@ -33,17 +33,21 @@ pub(super) async fn create_schema(ctx: &StatementContext<'_>, create: &CreateSch
     }
 }
 
-/// `s` or `lake.s`.
-pub(super) fn schema_name(name: &Name) -> Result<&str> {
+/// `s` or `catalog.s`, with its catalog.
+pub(super) fn schema_name(name: &Name) -> Result<(&str, &str)> {
     match name.0.as_slice() {
-        [schema] => Ok(schema),
-        [catalog, schema] if catalog == DEFAULT_CATALOG => Ok(schema),
-        _ => Err(SqlError::unsupported(format!("cross-database references are not implemented: \"{name}\""))),
+        [schema] => Ok((DEFAULT_CATALOG, schema)),
+        [catalog, _] if catalog == SYSTEM_CATALOG => Err(SqlError::new(
+            SqlState::INSUFFICIENT_PRIVILEGE,
+            format!("permission denied: catalog \"{catalog}\" belongs to the server"),
+        )),
+        [catalog, schema] => Ok((catalog, schema)),
+        _ => Err(SqlError::syntax("improper schema name (too many dotted names)")),
     }
 }
 
-pub(super) async fn exists(engine: &Engine, schema: &str) -> Result<bool> {
-    Ok(engine.lake.list_schemas(DEFAULT_CATALOG).await?.iter().any(|s| s == schema))
+pub(super) async fn exists(engine: &Engine, catalog: &str, schema: &str) -> Result<bool> {
+    Ok(engine.lake.schema_exists(catalog, schema).await?)
 }
 
 /// Held from the last look at a name to the moment it is taken or given up, so that a stream and a table cannot both
@@ -90,11 +94,18 @@ pub(super) async fn find_relation(engine: &Engine, name: &TableName) -> Result<O
 
 /// 3F000 where the schema of a new relation is not there.
 pub(super) async fn require_schema(engine: &Engine, name: &TableName) -> Result<()> {
-    if exists(engine, &name.schema).await? {
+    if exists(engine, &name.catalog, &name.schema).await? {
         return Ok(());
     }
-    Err(SqlError::new(SqlState::UNDEFINED_SCHEMA, format!("schema \"{}\" does not exist", name.schema))
-        .with_hint(format!("CREATE SCHEMA {} makes it.", crate::dialect::quote_ident(&name.schema))))
+    Err(SqlError::new(SqlState::UNDEFINED_SCHEMA, format!("schema \"{}\" does not exist", name.schema)).with_hint(
+        match name.catalog.as_str() {
+            DEFAULT_CATALOG => format!("CREATE SCHEMA {} makes it.", crate::dialect::quote_ident(&name.schema)),
+            catalog => {
+                let schema = Name(vec![catalog.to_owned(), name.schema.clone()]);
+                format!("CREATE SCHEMA {schema} makes it.")
+            }
+        },
+    ))
 }
 
 /// 42P07, as PostgreSQL words it.

@@ -151,7 +151,9 @@ pub(super) async fn require(
 
 pub(super) fn undefined(kind: ObjectKind, name: &str) -> SqlError {
     let state = match kind {
-        ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Flow => SqlState::UNDEFINED_OBJECT,
+        ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Catalog | ObjectKind::Flow => {
+            SqlState::UNDEFINED_OBJECT
+        }
         ObjectKind::Stream | ObjectKind::StreamingTable | ObjectKind::Table => SqlState::UNDEFINED_TABLE,
         ObjectKind::Schema => SqlState::UNDEFINED_SCHEMA,
     };
@@ -160,7 +162,9 @@ pub(super) fn undefined(kind: ObjectKind, name: &str) -> SqlError {
 
 pub(super) fn duplicate(kind: ObjectKind, name: &str) -> SqlError {
     let state = match kind {
-        ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Flow => SqlState::DUPLICATE_OBJECT,
+        ObjectKind::Secret | ObjectKind::Connection | ObjectKind::Catalog | ObjectKind::Flow => {
+            SqlState::DUPLICATE_OBJECT
+        }
         ObjectKind::Stream | ObjectKind::StreamingTable | ObjectKind::Table => SqlState::DUPLICATE_TABLE,
         ObjectKind::Schema => SqlState::DUPLICATE_SCHEMA,
     };

@@ -94,7 +94,8 @@ pub(super) fn show_columns(show: &Show) -> Vec<ResultColumn> {
         ],
         ShowWhat::Connections => &[("name", T), ("kind", T)],
         ShowWhat::Secrets => &[("name", T), ("origin", T)],
-        ShowWhat::Catalogs | ShowWhat::Schemas => &[("name", T)],
+        ShowWhat::Catalogs => &[("name", T), ("type", T)],
+        ShowWhat::Schemas => &[("name", T)],
         ShowWhat::Tables => &[("schema", T), ("name", T), ("kind", T)],
     })
 }
@@ -116,7 +117,15 @@ pub(super) async fn show(ctx: &StatementContext<'_>, show: &Show) -> Result<Outc
             .into_iter()
             .map(|d| (d.name.clone(), vec![Cell::from(d.name.as_str()), secret::origin(&d).into()]))
             .collect(),
-        ShowWhat::Catalogs => [DEFAULT_CATALOG, SYSTEM_CATALOG].map(|c| (c.to_owned(), vec![Cell::from(c)])).to_vec(),
+        ShowWhat::Catalogs => {
+            let own = [(DEFAULT_CATALOG, "sql"), (SYSTEM_CATALOG, "system")];
+            let mut rows: Rows = own.map(|(c, kind)| (c.to_owned(), vec![Cell::from(c), kind.into()])).to_vec();
+            for d in named(ctx, DefinitionKind::Catalog).await? {
+                let kind = super::catalog::kind(&d)?;
+                rows.push((d.name.clone(), vec![d.name.into(), kind.into()]));
+            }
+            rows
+        }
         ShowWhat::Schemas => {
             let mut schemas = ctx.engine.lake.list_schemas(DEFAULT_CATALOG).await?;
             schemas.sort();
@@ -169,7 +178,7 @@ async fn flows(ctx: &StatementContext<'_>, what: ShowWhat) -> Result<Rows> {
             let error = status.and_then(|s| s.error.as_ref());
             row.extend([
                 Cell::from(status.map(|s| number(s.seq))),
-                status.map(tidewater_catalogs::FlowStatus::lag).into(),
+                status.and_then(tidewater_catalogs::FlowStatus::lag).into(),
                 status.map(|s| number(s.rows_out)).into(),
                 status.map(|s| number(s.rows_dead)).into(),
                 error.map(|e| format!("{}: {}", e.code, e.message)).into(),
@@ -208,11 +217,12 @@ pub(super) async fn show_create(ctx: &StatementContext<'_>, show: &ShowCreate) -
     let kind = match show.kind {
         ObjectKind::Secret => DefinitionKind::Secret,
         ObjectKind::Connection => DefinitionKind::Connection,
+        ObjectKind::Catalog => DefinitionKind::Catalog,
         ObjectKind::Stream => DefinitionKind::Stream,
         ObjectKind::StreamingTable | ObjectKind::Flow => DefinitionKind::Flow,
         ObjectKind::Table | ObjectKind::Schema => return show_create_table(ctx, &show.name).await,
     };
-    let definition = if matches!(kind, DefinitionKind::Secret | DefinitionKind::Connection) {
+    let definition = if matches!(kind, DefinitionKind::Secret | DefinitionKind::Connection | DefinitionKind::Catalog) {
         engine.metastore.get(kind, show.name.last()).await?
     } else {
         let mut found = None;

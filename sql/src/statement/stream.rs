@@ -3,8 +3,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::Field;
 use tidewater_catalogs::{
-    ConnectionSpec, Definition, DefinitionKind, ErrorKind, HiddenColumn, StreamColumn, StreamConnector, StreamSpec,
-    TableName,
+    ConnectionSpec, DEFAULT_CATALOG, Definition, DefinitionKind, ErrorKind, HiddenColumn, StreamColumn,
+    StreamConnector, StreamSpec, TableName,
 };
 
 use super::connection;
@@ -24,6 +24,11 @@ pub(super) async fn create_stream(ctx: &StatementContext<'_>, create: &CreateStr
     let engine = ctx.engine;
     let name = new_name(ctx.settings, &create.name)?;
     check_name(&name)?;
+    if name.catalog != DEFAULT_CATALOG {
+        return Err(SqlError::unsupported(format!("a stream cannot be in catalog \"{}\"", name.catalog))
+            .with_detail("Streams are known to this server alone.")
+            .with_hint(format!("Leave the catalog out, or write \"{DEFAULT_CATALOG}\".")));
+    }
     schema::require_schema(engine, &name).await?;
     if !is_free(ctx, &name, create).await? {
         return Ok(Outcome::done("CREATE STREAM"));

@@ -219,7 +219,7 @@ async fn refresh(
     ))
 }
 
-fn check_partitions(fields: &[PartitionField], schema: &arrow::datatypes::Schema) -> Result<()> {
+pub(super) fn check_partitions(fields: &[PartitionField], schema: &arrow::datatypes::Schema) -> Result<()> {
     for field in fields {
         if schema.field_with_name(&field.column).is_err() {
             let choices: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();

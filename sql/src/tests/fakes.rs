@@ -390,6 +390,7 @@ fn engine_on(seen: &Arc<Seen>, query_runtime: tokio::runtime::Handle) -> Arc<Eng
         lake: Arc::new(lake),
         blobs: Arc::new(NoBlobs),
         connectors: vec![Arc::new(Connector(seen.clone()))],
+        catalogs: Vec::new(),
         query_runtime,
         flow_runtime: tokio::runtime::Handle::current(),
         query_memory_bytes: 64 << 20,

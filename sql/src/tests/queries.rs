@@ -74,7 +74,7 @@ async fn names_resolve_by_search_path() {
 async fn suffixes_of_tables() {
     let mut b = Bench::new().await;
     assert_eq!(b.cell("SELECT count(*) FROM \"t$committed\"").await, "2");
-    assert_eq!(b.code("SELECT * FROM \"t$live\"").await, "0A000");
+    assert_eq!(b.rows("SELECT count(*) FROM \"t$live\"").await, b.rows("SELECT count(*) FROM t").await);
     assert_eq!(b.code("SELECT * FROM \"t$snapshots\"").await, "0A000");
     assert_eq!(b.code("SELECT * FROM \"s$committed\"").await, "42809");
     assert_eq!(b.code("SELECT * FROM \"nothing$committed\"").await, "42P01");

@@ -5,5 +5,6 @@ mod crashes;
 mod dead_letters;
 pub(crate) mod fakes;
 mod running;
+mod simulator;
 mod stored;
 mod supervising;

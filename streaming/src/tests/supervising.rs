@@ -100,13 +100,34 @@ async fn a_topic_that_stays_missing_is_gone() {
     }
 }
 
-/// One that never was there is a typing error, which no waiting mends.
+/// A server that was killed before the first commit of a flow and came back while the broker was starting gave the flow
+/// up for good.
 #[tokio::test]
-async fn a_topic_that_was_never_read_is_not_waited_for() {
+async fn a_topic_that_is_missing_before_the_first_commit_is_waited_for() {
     let world = World::new(1);
-    world.topic.missing.store(usize::MAX, Ordering::SeqCst);
+    world.topic.missing.store(20, Ordering::SeqCst);
+    world.topic.push(0, good(10));
     let supervisor = supervise(&world);
     supervisor.start(world.definition()).unwrap();
+    until("rows", || world.rows_complete()).await;
+    let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Running).await.unwrap();
+    assert_eq!((status.restarts, status.error), (0, None));
+    supervisor.shutdown(Duration::from_secs(10)).await;
+    world.check();
+}
+
+/// One that never was there is a typing error, which waiting does not mend for ever.
+#[tokio::test]
+async fn a_topic_that_was_never_there_is_not_found() {
+    let world = World::new(1);
+    world.topic.missing.store(usize::MAX, Ordering::SeqCst);
+    let env = env(Arc::new(Crash::default()), 1);
+    let settings = EngineSettings { topic_gone_after: Duration::from_millis(30), ..env.settings.clone() };
+    let factory = Arc::new(WorldFactory(Arc::clone(&world)));
+    let supervisor = Supervisor::new(tokio::runtime::Handle::current(), factory, Env { settings, ..env });
+    supervisor.start(world.definition()).unwrap();
+    let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Retrying).await.unwrap();
+    assert_eq!(status.error.unwrap().code, "UNAVAILABLE");
     let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Failed).await.unwrap();
     assert_eq!(status.error.unwrap().code, "NOT_FOUND");
 }
@@ -192,4 +213,62 @@ async fn two_servers_on_one_table() {
     a.shutdown(Duration::from_secs(10)).await;
     b.shutdown(Duration::from_secs(10)).await;
     world.check();
+}
+
+/// Two that both go on used to take the table from each other again and again, each "starting" most of the time.
+#[tokio::test]
+async fn of_two_servers_one_stops_until_resumed() {
+    let world = World::new(1);
+    let (a, b) = (supervise(&world), supervise(&world));
+    a.start(world.definition()).unwrap();
+    b.start(world.definition()).unwrap();
+    let failed = |s: &Supervisor| s.status(world.id).is_some_and(|s| s.state == FlowState::Failed);
+    let feeding = async {
+        loop {
+            world.topic.push(0, good(1));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::select! {
+        () = feeding => {}
+        () = until("one of them to stop", || failed(&a) || failed(&b)) => {}
+    }
+    let (stopped, alive) = if failed(&a) { (&a, &b) } else { (&b, &a) };
+    assert_eq!(stopped.status(world.id).unwrap().error.unwrap().code, "FENCED");
+    assert_eq!(stopped.status(world.id).unwrap().lag(), None);
+    // The other needs nobody's help.
+    world.topic.push(0, good(10));
+    until("rows", || world.rows_complete()).await;
+    assert!(failed(stopped) && !failed(alive));
+    // Alone, the one that stopped goes on where the other ended.
+    alive.shutdown(Duration::from_secs(10)).await;
+    stopped.resume(world.id).await.unwrap();
+    world.topic.push(0, good(10));
+    until("rows after that", || world.rows_complete()).await;
+    stopped.wait_until(world.id, |s| s.state == FlowState::Running).await.unwrap();
+    stopped.shutdown(Duration::from_secs(10)).await;
+    world.check();
+}
+
+/// Said running with lag 0, whatever the topic had taken in meanwhile.
+#[tokio::test]
+async fn a_broker_that_is_away_shows() {
+    let world = World::new(1);
+    world.topic.push(0, good(10));
+    let supervisor = supervise(&world);
+    supervisor.start(world.definition()).unwrap();
+    until("rows", || world.rows_complete()).await;
+    let status = supervisor.wait_until(world.id, |s| s.lag() == Some(0)).await.unwrap();
+    assert_eq!((status.state, status.rows_committed), (FlowState::Running, 10));
+    world.topic.unreachable.store(usize::MAX, Ordering::SeqCst);
+    let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Retrying).await.unwrap();
+    assert_eq!((status.lag(), status.partition_lag(0), status.high.get(0)), (None, None, Some(10)));
+    assert_eq!(status.error.unwrap().code, "UNAVAILABLE");
+    assert!(status.high_at_ms.is_some());
+    world.topic.unreachable.store(0, Ordering::SeqCst);
+    let status = supervisor.wait_until(world.id, |s| s.state == FlowState::Running).await.unwrap();
+    assert_eq!(status.error, None);
+    supervisor.wait_until(world.id, |s| s.lag() == Some(0)).await.unwrap();
+    supervisor.pause(world.id).await.unwrap();
+    assert_eq!(supervisor.status(world.id).unwrap().lag(), None);
 }

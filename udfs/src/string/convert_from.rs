@@ -1,7 +1,7 @@
 //! `convert_from(bytes bytea, encoding text) → text` (PostgreSQL, "Binary String Functions").
 //!
 //! The text that the bytes are in that encoding; NULL where either is NULL. Only `UTF8` is known. Bytes that are not
-//! UTF-8 are an error.
+//! UTF-8, or hold a NUL, are an error.
 
 use std::sync::Arc;
 
@@ -48,6 +48,10 @@ impl ScalarUDFImpl for ConvertFrom {
                 return exec_err!("invalid source encoding name \"{encoding}\": only UTF8 is known");
             }
             match std::str::from_utf8(value) {
+                // As in PostgreSQL, whose text has no such character.
+                Ok(text) if text.contains('\0') => {
+                    return exec_err!("invalid byte sequence for encoding \"UTF8\": 0x00");
+                }
                 Ok(text) => out.append_value(text),
                 Err(e) => return exec_err!("invalid byte sequence for encoding \"UTF8\" at byte {}", e.valid_up_to()),
             }

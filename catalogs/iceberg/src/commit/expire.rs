@@ -1,6 +1,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use iceberg::TableRequirement;
 use iceberg::spec::{
     MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
 };
@@ -11,8 +12,8 @@ use super::anchor::{self, Descent};
 use super::manifests::read;
 use super::stage::{Base, Staged, expired, metadata_file};
 use crate::error;
+use crate::lake::{Lake, Swap};
 use crate::properties as p;
-use crate::sql_catalog::{Lake, Swap};
 use crate::state::TableState;
 
 /// Expiring rewrites the metadata and reads a manifest list per snapshot, so it waits until it is worth it: this
@@ -46,6 +47,7 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
     // Read before the swap: afterwards a list that is missing would leave its manifests for ever, and a list that
     // cannot be read must stop the expiry, not the removal.
     let garbage = only_in_expired(&state, &built.metadata, &old).await?;
+    let kept: HashSet<i64> = built.metadata.snapshots().map(|s| s.snapshot_id()).collect();
 
     let base = Base { state: Arc::clone(&state), manifests: None };
     let staged = Staged {
@@ -54,16 +56,40 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
         location,
         manifests: Arc::new(Vec::new()),
         expired: logs,
+        updates: built.changes,
+        requirements: unchanged(metadata, &refs),
     };
     match lake.swap(&base, staged).await {
-        Swap::Done(_) => {
+        Swap::Done(next) => {
+            let garbage = still_garbage(&next.state, &kept, garbage).await?;
             tracing::debug!(table = %state.name, snapshots = ids.len(), files = garbage.len(), "snapshots expired");
-            lake.storage().delete(garbage).await
+            next.state.storage.delete(garbage).await
         }
         Swap::Moved => Ok(()),
         // Not known to be expired, so nothing is removed; the files are orphans if it was.
-        Swap::Unknown(e) | Swap::NotAsked(e) => Err(e),
+        Swap::Unknown(e) | Swap::Refused(e) => Err(e),
     }
+}
+
+/// No branch and no tag has moved.
+fn unchanged(metadata: &TableMetadata, refs: &HashMap<String, SnapshotReference>) -> Vec<TableRequirement> {
+    let uuid = TableRequirement::UuidMatch { uuid: metadata.uuid() };
+    let refs = refs.iter().map(|(name, reference)| TableRequirement::RefSnapshotIdMatch {
+        r#ref: name.clone(),
+        snapshot_id: Some(reference.snapshot_id),
+    });
+    std::iter::once(uuid).chain(refs).collect()
+}
+
+/// A catalog that applies the change by itself may have let others in between, whose snapshots name files too.
+async fn still_garbage(state: &TableState, known: &HashSet<i64>, garbage: Vec<String>) -> Result<Vec<String>> {
+    let new: Vec<_> = state.metadata.snapshots().filter(|s| !known.contains(&s.snapshot_id())).collect();
+    let mut garbage = garbage;
+    for snapshot in new {
+        let named = manifest_paths(state, snapshot).await?;
+        garbage.retain(|path| path != snapshot.manifest_list() && !named.contains(path));
+    }
+    Ok(garbage)
 }
 
 /// The crate keeps the references to itself, and they are part of the JSON.

@@ -11,6 +11,7 @@ use tidewater_catalogs::{Error, Result};
 use crate::error;
 use crate::properties as p;
 use crate::state::TableState;
+use crate::storage::Storage;
 
 /// A manifest or manifest list that is made, and not written yet.
 pub(crate) type NewFile = (String, Bytes);
@@ -35,15 +36,27 @@ pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
 }
 
 pub(crate) async fn read(state: &TableState, location: &str) -> Result<Bytes> {
-    let input = state.file_io.new_input(location).map_err(|e| error::iceberg("read a file", e))?;
-    input.read().await.map_err(|e| error::iceberg("read a file", e).with_context("file", location))
+    state.storage.read(location).await
 }
 
 pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
-    manifest
-        .load_manifest(&state.file_io)
-        .await
+    parse(&state.storage, manifest)
+        .await?
         .map_err(|e| error::iceberg("read a manifest", e).with_context("file", &manifest.manifest_path))
+}
+
+/// The crate fills in what entries inherit from the manifest list only where it reads the file itself, and it reads
+/// through a `FileIO`: so it gets one over memory.
+pub(crate) async fn parse(storage: &Storage, manifest: &ManifestFile) -> Result<iceberg::Result<Manifest>> {
+    const SCRATCH: &str = "memory:///read.avro";
+    let bytes = storage.read(&manifest.manifest_path).await?;
+    let memory = FileIO::new_with_memory();
+    let parsed = async {
+        memory.new_output(SCRATCH)?.write(bytes).await?;
+        let here = ManifestFile { manifest_path: SCRATCH.to_string(), ..manifest.clone() };
+        here.load_manifest(&memory).await
+    };
+    Ok(parsed.await)
 }
 
 /// Names the files of one attempt, none of which may meet another attempt of the same commit.

@@ -5,6 +5,7 @@
 
 pub(crate) mod anchor;
 mod expire;
+mod forget;
 mod manifests;
 mod stage;
 #[cfg(test)]
@@ -20,12 +21,14 @@ use tidewater_catalogs::{
     TableHead,
 };
 
+use crate::lake::{Lake, Swap};
 use crate::schema::without_ids;
-use crate::sql_catalog::{Lake, Swap};
 use crate::state::TableState;
+use crate::storage::Storage;
 use crate::writer::FileWriter;
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
+pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use stage::{Base, Change, Staged, stage};
 
 /// A table that flows commit to, bound to one uuid.
@@ -35,6 +38,8 @@ pub(crate) struct LakeCommitTable {
     /// states keep, and the columns of [`CommitTable::schema`] never change under a writer.
     bound: Arc<TableState>,
     schema: SchemaRef,
+    /// With the newest credentials.
+    storage: parking_lot::RwLock<Storage>,
 }
 
 impl std::fmt::Debug for LakeCommitTable {
@@ -46,7 +51,8 @@ impl std::fmt::Debug for LakeCommitTable {
 impl LakeCommitTable {
     pub(crate) fn new(lake: Arc<Lake>, bound: Arc<TableState>) -> Self {
         let schema = without_ids(&bound.arrow_schema);
-        Self { lake, bound, schema }
+        let storage = parking_lot::RwLock::new(bound.storage.clone());
+        Self { lake, bound, schema, storage }
     }
 
     async fn newest(&self) -> Result<Arc<TableState>> {
@@ -55,6 +61,7 @@ impl LakeCommitTable {
             return Err(Error::not_found(format!("table \"{}\" was dropped", self.bound.name))
                 .with_detail("Another table has its name now."));
         }
+        *self.storage.write() = state.storage.clone();
         Ok(state)
     }
 }
@@ -71,7 +78,7 @@ impl CommitTable for LakeCommitTable {
     }
 
     fn writer(&self, commit: CommitUuid) -> Result<Box<dyn StagingWriter>> {
-        Ok(Box::new(FileWriter::new(self.lake.storage().clone(), &self.bound, commit)?))
+        Ok(Box::new(FileWriter::new(self.storage.read().clone(), &self.bound, commit)?))
     }
 
     async fn try_commit(&self, head: &TableHead, request: &CommitRequest) -> CommitReply {
@@ -86,13 +93,17 @@ impl CommitTable for LakeCommitTable {
         match self.lake.swap(&base, staged).await {
             Swap::Done(next) => CommitReply::Committed(self::head(next, &request.flow)),
             Swap::Moved => CommitReply::Refused(moved(&self.bound)),
-            Swap::NotAsked(e) => CommitReply::Refused(e.with_context("table", &self.bound.name)),
+            Swap::Refused(e) => CommitReply::Refused(e.with_context("table", &self.bound.name)),
             Swap::Unknown(e) => CommitReply::Unknown(
                 Error::new(ErrorKind::CommitUnknown, "the answer to a commit was lost")
                     .with_context("table", &self.bound.name)
                     .with_source(e),
             ),
         }
+    }
+
+    async fn forget(&self, flow: &str) -> Result<()> {
+        forget::forget(self, flow).await
     }
 
     async fn maintain(&self) -> Result<()> {

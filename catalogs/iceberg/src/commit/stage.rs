@@ -6,6 +6,7 @@ use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
     TableMetadata,
 };
+use iceberg::{TableRequirement, TableUpdate};
 use tidewater_catalogs::{CommitRequest, Error, Result};
 use uuid::Uuid;
 
@@ -43,6 +44,10 @@ pub(crate) struct Staged {
     pub(crate) manifests: Arc<Vec<ManifestFile>>,
     /// Metadata files that left the log with this commit, where the table wants them removed.
     pub(crate) expired: Vec<String>,
+    /// The same change for a catalog that writes the metadata file by itself.
+    pub(crate) updates: Vec<TableUpdate>,
+    /// What must hold of the table for such a catalog: more of it than this may have changed, and does not matter.
+    pub(crate) requirements: Vec<TableRequirement>,
 }
 
 /// Builds the next state of the table. Reads manifests where some are merged; writes nothing.
@@ -105,7 +110,26 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let expired = expired(&built.metadata, built.expired_metadata_logs)?;
     let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
     files.push((location.clone(), file));
-    Ok(Staged { files, metadata: built.metadata, location, manifests: Arc::new(all), expired })
+    let mut requirements = vec![
+        TableRequirement::UuidMatch { uuid: metadata.uuid() },
+        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id },
+    ];
+    if let Some(request) = &change.anchor {
+        // The tag moves with the property in every commit of ours, so comparing it compares the anchor.
+        requirements.push(TableRequirement::RefSnapshotIdMatch {
+            r#ref: anchor::tag(&request.flow),
+            snapshot_id: request.expected.as_ref().map(|expected| expected.snapshot_id),
+        });
+    }
+    Ok(Staged {
+        files,
+        metadata: built.metadata,
+        location,
+        manifests: Arc::new(all),
+        expired,
+        updates: built.changes,
+        requirements,
+    })
 }
 
 /// The files of a request as manifest entries.

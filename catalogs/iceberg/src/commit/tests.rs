@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::stage::{Staged, metadata_file};
 use super::{Base, anchor};
-use crate::sql_catalog::Swap;
+use crate::lake::Swap;
 use crate::tests::{TestLake, append, files_below, new_table, open, rows};
 
 const FLOW: &str = "5b1c0e7e-0000-4000-8000-000000000001";
@@ -94,6 +94,8 @@ async fn meddle(lake: &TestLake, change: impl FnOnce(TableMetadataBuilder) -> Ta
         location,
         manifests: Arc::new(Vec::new()),
         expired: Vec::new(),
+        updates: Vec::new(),
+        requirements: Vec::new(),
     };
     let base = Base { state, manifests: None };
     assert!(matches!(lake.lake.shared().swap(&base, staged).await, Swap::Done(_)));
@@ -332,6 +334,27 @@ async fn a_lost_tag_breaks_the_anchor() {
     assert!(broken(found.anchor.clone()).contains("tag"));
     let ask = request(Some(&valid(&head)), StagedFiles::default());
     assert_eq!(refused(table.try_commit(&found, &ask).await).kind(), ErrorKind::Conflict);
+}
+
+/// The tag of a dropped flow kept its last snapshot, and so its files, for ever.
+#[tokio::test]
+async fn a_forgotten_flow_leaves_rows_and_no_anchor() {
+    let lake = TestLake::new().await;
+    lake.table("t", vec![]).await;
+    let table = handle(&lake).await;
+    table.forget(FLOW).await.unwrap();
+    let head = begin(table.as_ref()).await;
+    let head = next(table.as_ref(), &head, 0, 5).await;
+    lake.lake.shared().lost_answers.store(1, std::sync::atomic::Ordering::SeqCst);
+    table.forget(FLOW).await.unwrap();
+    let after = table.load_head(FLOW).await.unwrap();
+    assert_eq!((after.anchor, after.main_snapshot_id), (AnchorState::Absent, head.main_snapshot_id));
+    let info = lake.lake.load_table(&TableName::public("t")).await.unwrap();
+    assert!(!info.info().properties.keys().any(|k| k.contains(FLOW)), "{:?}", info.info().properties);
+    assert_eq!(info.info().current_snapshot.as_ref().unwrap().summary["total-records"], "5");
+    // Whoever still writes for the flow loses, and does not begin anew.
+    let late = request(Some(&valid(&head)), staged(table.as_ref(), 5, 6).await);
+    refused(table.try_commit(&table.load_head(FLOW).await.unwrap(), &late).await);
 }
 
 #[tokio::test]

@@ -2,14 +2,15 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use iceberg::io::FileIO;
 use iceberg::spec::{DataFile, FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
 use moka::future::Cache;
 use parquet::file::metadata::ParquetMetaData;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::deletes::PositionDeletes;
+use crate::commit::parse_manifest;
 use crate::scan::error::from_iceberg;
+use crate::storage::Storage;
 
 /// What has been read of files that never change: manifest lists, manifests, Parquet footers, position deletes.
 /// One cache serves all tables of a catalog. It holds at most the given number of bytes (as estimated); entries are
@@ -83,7 +84,7 @@ impl MetadataCache {
     /// The manifests of a snapshot.
     pub async fn manifest_list(
         &self,
-        io: &FileIO,
+        storage: &Storage,
         metadata: &TableMetadata,
         snapshot: &Snapshot,
     ) -> Result<Arc<ManifestList>> {
@@ -92,7 +93,7 @@ impl MetadataCache {
         }
         let location = snapshot.manifest_list();
         let load = async {
-            let bytes = io.new_input(location).map_err(from_iceberg)?.read().await.map_err(from_iceberg)?;
+            let bytes = storage.read(location).await?;
             Ok(Entry::ManifestList(Arc::new(parse_manifest_list(&bytes, metadata.format_version(), location)?)))
         };
         match self.get(Kind::ManifestList, location, load.boxed()).await? {
@@ -102,14 +103,14 @@ impl MetadataCache {
     }
 
     /// The entries of a manifest, with sequence numbers inherited from the manifest list.
-    pub async fn manifest(&self, io: &FileIO, file: &ManifestFile) -> Result<Arc<Manifest>> {
+    pub async fn manifest(&self, storage: &Storage, file: &ManifestFile) -> Result<Arc<Manifest>> {
         let location = file.manifest_path.as_str();
         if file.key_metadata.as_ref().is_some_and(|k| !k.is_empty()) {
             return Err(Error::unsupported("encrypted tables cannot be read").with_context("manifest", location));
         }
         let load = async {
-            let manifest =
-                file.load_manifest(io).await.map_err(|e| from_iceberg(e).with_context("manifest", location))?;
+            let parsed = parse_manifest(storage, file).await?;
+            let manifest = parsed.map_err(|e| from_iceberg(e).with_context("manifest", location))?;
             Ok(Entry::Manifest(Arc::new(manifest)))
         };
         match self.get(Kind::Manifest, location, load.boxed()).await? {

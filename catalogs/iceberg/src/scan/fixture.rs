@@ -17,7 +17,6 @@ use iceberg::spec::{
     Summary, TableMetadata, TableMetadataBuilder, Transform, UnboundPartitionSpec,
 };
 use iceberg::writer::file_writer::{FileWriter, FileWriterBuilder, ParquetWriterBuilder};
-use object_store::local::LocalFileSystem;
 use parquet::arrow::{ArrowWriter, PARQUET_FIELD_ID_META_KEY};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tempfile::TempDir;
@@ -25,6 +24,7 @@ use tidewater_catalogs::TableName;
 
 use super::{MetadataCache, provider};
 use crate::state::TableState;
+use crate::storage::Storage;
 
 pub(super) struct Fixture {
     pub(super) directory: TempDir,
@@ -288,13 +288,16 @@ impl Fixture {
         self.change(|b| b.add_current_schema(schema).unwrap());
     }
 
+    fn storage(&self) -> Storage {
+        Storage::open(self.directory.path().to_str().unwrap(), &Default::default()).unwrap()
+    }
+
     pub(super) fn state(&self) -> Arc<TableState> {
         Arc::new(TableState {
             name: TableName::public("t"),
             metadata: Arc::new(self.metadata.clone()),
             metadata_location: format!("{}/metadata/1.json", self.metadata.location()),
-            file_io: self.io.clone(),
-            object_store: Arc::new(LocalFileSystem::new()),
+            storage: self.storage(),
             cache: self.cache.clone(),
             arrow_schema: self.arrow(),
         })

@@ -74,7 +74,8 @@ pub fn provider(state: Arc<TableState>, snapshot_id: Option<i64>) -> Result<Arc<
     let past = snapshot_id.and(snapshot.as_deref());
     let schema = Arc::new(ScanSchema::of(&state, past)?);
     let root = Root::of(&state.metadata_location);
-    let readers = Arc::new(Readers { store: state.object_store.clone(), cache: state.cache.clone(), root });
+    let store = state.storage.object_store(&state.metadata_location)?;
+    let readers = Arc::new(Readers { store, cache: state.cache.clone(), root });
     Ok(Arc::new(IcebergTable { state, snapshot, schema, readers }))
 }
 

@@ -58,7 +58,7 @@ pub(super) async fn plan(
     let mut planner = Planner::new(state, schema.clone(), request);
     planner.summary.snapshot = snapshot.map(Snapshot::snapshot_id);
     if let Some(snapshot) = snapshot {
-        let list = state.cache.manifest_list(&state.file_io, &state.metadata, snapshot).await?;
+        let list = state.cache.manifest_list(&state.storage, &state.metadata, snapshot).await?;
         let (deletes, data): (Vec<_>, Vec<_>) =
             list.entries().iter().filter(|m| is_live(m)).partition(|m| m.content == ManifestContentType::Deletes);
         planner.summary.manifests_total = data.len();
@@ -87,7 +87,7 @@ fn load(
     state: &TableState,
     manifests: Vec<(ManifestFile, Arc<[SpecField]>)>,
 ) -> impl futures::Stream<Item = Result<Loaded>> + use<> {
-    let (cache, io): (Arc<MetadataCache>, _) = (state.cache.clone(), state.file_io.clone());
+    let (cache, io): (Arc<MetadataCache>, _) = (state.cache.clone(), state.storage.clone());
     let one = move |(file, spec): (ManifestFile, Arc<[SpecField]>)| {
         let (cache, io) = (cache.clone(), io.clone());
         async move {

@@ -19,12 +19,14 @@ use crate::error;
 use crate::properties as p;
 use crate::schema::to_arrow;
 use crate::state::TableState;
-use crate::storage::{FileSink, Storage, sync_files};
+use crate::storage::{FileSink, Storage, finish_files};
 
 /// Encoded bytes held in open row groups over all files; above it the largest row group is written out.
 const OPEN_ROW_GROUP_BYTES: usize = 384 << 20;
 /// Complete files that may wait to be made durable together.
 const UNSYNCED_FILES: usize = 64;
+/// Bytes that open and complete files may hold back until they make a part of an upload.
+const HELD_BYTES: usize = 64 << 20;
 /// Bounds in page and column index; longer ones cost more than they prune.
 const PARQUET_BOUND_LENGTH: usize = 64;
 
@@ -177,7 +179,8 @@ impl Encoder {
         let footer = file.writer.finish().map_err(|e| encode_error(&file.location, e))?;
         let size_bytes = file.writer.bytes_written() as u64;
         self.unsynced.push(file.writer.inner().written()?);
-        if self.unsynced.len() >= UNSYNCED_FILES {
+        let held: usize = self.unsynced.iter().map(FileSink::held_bytes).sum();
+        if self.unsynced.len() >= UNSYNCED_FILES || held >= HELD_BYTES {
             self.sync()?;
         }
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
@@ -195,9 +198,7 @@ impl Encoder {
     }
 
     fn sync(&mut self) -> Result<()> {
-        sync_files(&self.unsynced)?;
-        self.unsynced.clear();
-        Ok(())
+        finish_files(std::mem::take(&mut self.unsynced))
     }
 
     /// Many partitions at once would hold a row group each.
@@ -210,6 +211,12 @@ impl Encoder {
             }
             file.memory = file.writer.memory_size();
         }
+        // What an upload holds back cannot be sent before the file ends.
+        while self.held() > HELD_BYTES {
+            let largest = self.largest(|f| f.writer.inner().held_bytes());
+            let Some(file) = largest.and_then(|key| self.open.remove(&key)) else { break };
+            self.close(file)?;
+        }
         Ok(())
     }
 
@@ -217,12 +224,16 @@ impl Encoder {
         self.open.values().map(|f| f.memory).sum()
     }
 
+    fn held(&self) -> usize {
+        self.open.values().map(|f| f.writer.inner().held_bytes()).sum()
+    }
+
     fn largest(&self, size: impl Fn(&OpenFile) -> usize) -> Option<Box<[u8]>> {
         self.open.iter().max_by_key(|(_, file)| size(file)).map(|(key, _)| key.clone())
     }
 
     fn publish(&self) {
-        self.buffered.store(self.memory(), Ordering::Relaxed);
+        self.buffered.store(self.memory() + self.held(), Ordering::Relaxed);
     }
 }
 

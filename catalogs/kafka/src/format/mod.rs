@@ -101,6 +101,17 @@ impl ValueDecoder {
     }
 }
 
+/// Text with a NUL is malformed: PostgreSQL has no such text, and its clients end a value there.
+#[inline]
+pub(crate) fn no_nul(text: &[u8]) -> std::result::Result<(), Malformed> {
+    match text.contains(&0) {
+        false => Ok(()),
+        true => {
+            Err(Malformed::new(r"text holds a NUL character (\u0000), which PostgreSQL's text cannot; a bytea can"))
+        }
+    }
+}
+
 /// Up to 48 characters of a value, for messages.
 pub(crate) fn excerpt(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(48) {

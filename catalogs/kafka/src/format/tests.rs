@@ -136,6 +136,27 @@ fn text_is_the_string_or_the_json() {
 }
 
 #[test]
+fn text_holds_no_nul() {
+    for value in [r#""\u0000""#, r#""a\u0000b""#, r#""a\n\u0000""#] {
+        let e = one(DataType::Utf8, value).unwrap_err();
+        assert!(e.0.contains("NUL"), "{e}");
+    }
+    // What is kept as JSON keeps the escape.
+    assert_eq!(one(DataType::Utf8, r#"["\u0000"]"#).unwrap().as_string::<i32>().value(0), r#"["\u0000"]"#);
+    assert!(one_field(json_field("a"), r#""\u0000""#).is_ok());
+    // The half-read row is cut off again.
+    let mut decoder = json_decoder(&[field("a", DataType::Utf8)]);
+    for value in [r#"{"a":"x"}"#, r#"{"a":"y\u0000"}"#, r#"{"a":"z"}"#] {
+        let _ = decoder.push(Some(value.as_bytes()));
+    }
+    let column = decoder.finish().unwrap().remove(0);
+    assert_eq!(column.as_string::<i32>().iter().collect::<Vec<_>>(), vec![Some("x"), Some("z")]);
+
+    let mut text = ValueDecoder::new(StreamFormat::Text, &[field("v", DataType::Utf8)], &[false]).unwrap();
+    assert!(text.push(Some(b"a\0b")).unwrap_err().0.contains("NUL"));
+}
+
+#[test]
 fn bytes_are_base64_or_hexadecimal() {
     let bytes = |v: &str| one(DataType::Binary, v).map(|a| a.as_binary::<i32>().value(0).to_vec());
     assert_eq!(bytes("\"AQID\""), Ok(vec![1, 2, 3]));
@@ -256,6 +277,7 @@ fn fields() -> Vec<Field> {
 fn oracle(value: &[u8]) -> Option<Vec<Value>> {
     let Value::Object(record) = serde_json::from_slice::<Value>(value).ok()? else { return None };
     let member = |name: &str| record.get(name).cloned().unwrap_or(Value::Null);
+    let text = |v: Value| if v.as_str().is_some_and(|s| s.contains('\0')) { None } else { Some(v) };
     let bigint = |v: &Value| -> Option<Value> {
         match v {
             Value::Null => Some(Value::Null),
@@ -288,11 +310,11 @@ fn oracle(value: &[u8]) -> Option<Vec<Value>> {
         Value::Null => Value::Null,
         Value::Object(o) => {
             let x = bigint(o.get("x").unwrap_or(&Value::Null)).filter(|v| !v.is_null())?;
-            json!({"x": x, "y": o.get("y").cloned().unwrap_or(Value::Null)})
+            json!({"x": x, "y": text(o.get("y").cloned().unwrap_or(Value::Null))?})
         }
         _ => return None,
     };
-    Some(vec![id, member("t"), d, b, member("j"), l, s])
+    Some(vec![id, text(member("t"))?, d, b, member("j"), l, s])
 }
 
 /// One cell as JSON. Text of a member that was no string is parsed again, which serde_json alone has kept as text.

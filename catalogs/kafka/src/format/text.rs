@@ -4,8 +4,8 @@ use arrow::array::{ArrayRef, NullBufferBuilder};
 use arrow::datatypes::{DataType, Field};
 use tidewater_catalogs::{Error, Result, StreamFormat};
 
-use super::Malformed;
 use super::column::{Bytes, widen};
+use super::{Malformed, no_nul};
 
 pub(crate) struct WholeDecoder {
     bytes: Bytes,
@@ -52,6 +52,7 @@ impl WholeDecoder {
                 if let Err(e) = std::str::from_utf8(value) {
                     return Err(Malformed::new(format!("value is not UTF-8 at byte {}", e.valid_up_to())));
                 }
+                no_nul(value)?;
             }
             _ => {}
         }

@@ -37,7 +37,7 @@ impl Server {
         let (near, far) = tokio::io::duplex(16 * 1024);
         let (reader, writer) = tokio::io::split(far);
         let (engine, shared) = (self.engine.clone(), self.shared.clone());
-        let peer = Peer(Some(peer.parse().unwrap()));
+        let peer = Peer { addr: Some(peer.parse().unwrap()), encrypted: false };
         let task = tokio::spawn(async move { converse(reader, writer, engine.as_ref(), &shared, peer).await });
         Client { socket: near, task, key: (0, 0), parameters: Vec::new() }
     }

@@ -69,7 +69,8 @@ fn flows(flows: &[FlowStatus]) -> Columns {
         ("rows_dead", int8(flows.iter().map(|f| count(f.rows_dead)))),
         ("rows_skipped", int8(flows.iter().map(|f| count(f.rows_skipped)))),
         ("bytes_in", int8(flows.iter().map(|f| count(f.bytes_in)))),
-        ("lag", int8(flows.iter().map(|f| Some(f.lag())))),
+        ("lag", int8(flows.iter().map(FlowStatus::lag))),
+        ("lag_at", time(flows.iter().map(|f| f.high_at_ms))),
         ("seq", int8(flows.iter().map(|f| count(f.seq)))),
         ("epoch", int8(flows.iter().map(|f| count(f.epoch)))),
         ("snapshot_id", int8(flows.iter().map(|f| f.snapshot_id))),
@@ -90,7 +91,8 @@ fn flow_lag(flows: &[FlowStatus]) -> Columns {
         ("committed_offset", int8(rows.iter().map(|(f, p)| f.committed.get(*p)))),
         ("position", int8(rows.iter().map(|(f, p)| f.position.get(*p)))),
         ("high_offset", int8(rows.iter().map(|(f, p)| f.end(*p)))),
-        ("lag", int8(rows.iter().map(|(f, p)| Some(f.partition_lag(*p))))),
+        ("lag", int8(rows.iter().map(|(f, p)| f.partition_lag(*p)))),
+        ("lag_at", time(rows.iter().map(|(f, _)| f.high_at_ms))),
     ]
 }
 

@@ -153,7 +153,7 @@ impl Column {
         match &mut self.data {
             Data::Text(bytes) => {
                 if scan.peek() == Some(b'"') {
-                    scan.string()?.append_to(&mut bytes.data);
+                    scan.string()?.append_to(&mut bytes.data)?;
                 } else {
                     let start = scan.pos();
                     scan.skip(depth)?;

@@ -1,6 +1,6 @@
 //! A strict reader of JSON text. It allocates nothing but messages.
 
-use super::super::{Malformed, excerpt};
+use super::super::{Malformed, excerpt, no_nul};
 
 /// As serde_json's: a value nested deeper than this is refused, so that no record can exhaust the stack.
 pub(crate) const MAX_DEPTH: u32 = 128;
@@ -35,12 +35,19 @@ impl<'a> Str<'a> {
         }
     }
 
+    /// Appends the text. One with a NUL is malformed: JSON can spell it, PostgreSQL's text cannot hold it.
     #[inline]
-    pub(crate) fn append_to(self, out: &mut Vec<u8>) {
+    pub(crate) fn append_to(self, out: &mut Vec<u8>) -> Result<(), Malformed> {
         match self {
+            // Control characters stand in strings only as escapes.
             Self::Plain(s) => out.extend_from_slice(s.as_bytes()),
-            Self::Escaped(raw) => unescape(raw, out),
+            Self::Escaped(raw) => {
+                let start = out.len();
+                unescape(raw, out);
+                no_nul(&out[start..])?;
+            }
         }
+        Ok(())
     }
 }
 

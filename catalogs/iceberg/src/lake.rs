@@ -1,0 +1,499 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use iceberg::TableUpdate;
+use iceberg::spec::TableMetadata;
+use moka::future::Cache;
+use tidewater_catalogs::{Error, ErrorKind, NewTable, Result, TableName};
+use uuid::Uuid;
+
+use crate::commit::{Base, Staged, current_manifests, load_manifest};
+use crate::error;
+use crate::new_table::{check_name, new_metadata, ours};
+use crate::pointers::Pointers;
+use crate::rest::{Posted, RestCatalog};
+use crate::scan::MetadataCache;
+use crate::schema::to_arrow;
+use crate::state::TableState;
+use crate::storage::Storage;
+
+/// Parsed metadata files that are kept, in bytes of their JSON.
+const PARSED_METADATA_BYTES: u64 = 64 << 20;
+
+/// Who knows where the metadata of a table is.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// A row in a database; metadata files are ours to write.
+    Sql(Pointers),
+    /// A server that takes changes and writes metadata files by itself.
+    Rest(Arc<RestCatalog>),
+}
+
+/// What all handles of one lake share.
+#[derive(Debug)]
+pub(crate) struct Lake {
+    pub(crate) backend: Backend,
+    storage: Storage,
+    cache: Arc<MetadataCache>,
+    /// By location: a metadata file never changes. Which one is current is asked each time.
+    parsed: Cache<String, Parsed>,
+    /// Properties of new tables.
+    defaults: BTreeMap<String, String>,
+    /// How many answers to swaps are lost from now on.
+    #[cfg(test)]
+    pub(crate) lost_answers: std::sync::atomic::AtomicUsize,
+    /// How many loads fail after an answer was lost, and how many of them are left.
+    #[cfg(test)]
+    pub(crate) blind_after_loss: std::sync::atomic::AtomicUsize,
+    #[cfg(test)]
+    blind: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Debug, Clone)]
+struct Parsed {
+    metadata: Arc<TableMetadata>,
+    bytes: usize,
+}
+
+/// What came of one attempt to replace a table's state.
+pub(crate) enum Swap {
+    Done(Base),
+    /// The catalog said that the table is not what it was.
+    Moved,
+    /// Nothing happened, for another reason: files could not be written, or the catalog said no for good.
+    Refused(Error),
+    /// The catalog was asked and did not answer.
+    Unknown(Error),
+}
+
+/// A table that nobody sees yet.
+pub(crate) struct Unseen {
+    pub(crate) state: Arc<TableState>,
+    /// For a catalog that makes the table from changes: all since the table was empty.
+    updates: Vec<TableUpdate>,
+    /// What was written, for a catalog whose tables may share a folder.
+    files: Vec<String>,
+}
+
+impl Lake {
+    pub(crate) fn new(
+        backend: Backend,
+        storage: Storage,
+        cache: Arc<MetadataCache>,
+        defaults: BTreeMap<String, String>,
+    ) -> Self {
+        let parsed = Cache::builder()
+            .max_capacity(PARSED_METADATA_BYTES)
+            .weigher(|_, parsed: &Parsed| u32::try_from(parsed.bytes).unwrap_or(u32::MAX))
+            .build();
+        Self {
+            backend,
+            storage,
+            cache,
+            parsed,
+            defaults,
+            #[cfg(test)]
+            lost_answers: 0.into(),
+            #[cfg(test)]
+            blind_after_loss: 0.into(),
+            #[cfg(test)]
+            blind: 0.into(),
+        }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// What a database that is gone looks like.
+    #[cfg(test)]
+    pub(crate) async fn close_database(&self) {
+        if let Backend::Sql(pointers) = &self.backend {
+            pointers.close().await;
+        }
+    }
+
+    #[cfg(test)]
+    fn lose_answer(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        let lost = self.lost_answers.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        if lost {
+            self.blind.store(self.blind_after_loss.load(SeqCst), SeqCst);
+        }
+        lost
+    }
+
+    #[cfg(test)]
+    fn is_blind(&self) -> bool {
+        use std::sync::atomic::Ordering::SeqCst;
+        self.blind.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok()
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        chrono::Utc::now().timestamp_millis()
+    }
+
+    /// The current state. The catalog is asked each time.
+    pub(crate) async fn load(&self, name: &TableName) -> Result<Arc<TableState>> {
+        #[cfg(test)]
+        if self.is_blind() {
+            return Err(Error::unavailable("the catalog cannot be read"));
+        }
+        match &self.backend {
+            Backend::Sql(pointers) => self.load_by_pointer(pointers, name).await,
+            Backend::Rest(rest) => {
+                let loaded = rest.load(name).await?;
+                let storage = rest.storage(&self.storage, name, &loaded)?;
+                self.state(name, Arc::new(loaded.metadata), &loaded.metadata_location, storage)
+            }
+        }
+    }
+
+    async fn load_by_pointer(&self, pointers: &Pointers, name: &TableName) -> Result<Arc<TableState>> {
+        let namespace = name.namespace().join(".");
+        let mut last = None;
+        // The metadata file may be removed between the two reads where the table moves on very fast.
+        for _ in 0..3 {
+            let location = pointers
+                .get(&namespace, &name.name)
+                .await?
+                .ok_or_else(|| Error::not_found(format!("table \"{name}\" does not exist")))?;
+            match self.state_at(name, &location).await {
+                Err(e) if e.kind() == ErrorKind::NotFound => last = Some(e),
+                other => return other,
+            }
+        }
+        // The table is there and its file is not; `NotFound` would say that the table was dropped.
+        Err(Error::new(ErrorKind::DataCorrupt, format!("the metadata file of table \"{name}\" is missing"))
+            .with_source(last.unwrap_or_else(|| Error::internal("not read"))))
+    }
+
+    async fn state_at(&self, name: &TableName, location: &str) -> Result<Arc<TableState>> {
+        let parsed = match self.parsed.get(location).await {
+            Some(parsed) => parsed,
+            None => {
+                let parsed = self.parse(location).await.map_err(|e| e.with_context("table", name))?;
+                self.parsed.insert(location.to_string(), parsed.clone()).await;
+                parsed
+            }
+        };
+        self.state(name, parsed.metadata, location, self.storage.clone())
+    }
+
+    fn state(
+        &self,
+        name: &TableName,
+        metadata: Arc<TableMetadata>,
+        location: &str,
+        storage: Storage,
+    ) -> Result<Arc<TableState>> {
+        let arrow_schema = Arc::new(to_arrow(metadata.current_schema())?);
+        Ok(Arc::new(TableState {
+            name: name.clone(),
+            metadata,
+            metadata_location: location.to_string(),
+            storage,
+            cache: Arc::clone(&self.cache),
+            arrow_schema,
+        }))
+    }
+
+    async fn parse(&self, location: &str) -> Result<Parsed> {
+        let content = self.storage.read(location).await?;
+        let bytes = content.len();
+        let metadata = parse_metadata(content, location).await?;
+        Ok(Parsed { metadata: Arc::new(metadata), bytes })
+    }
+
+    /// Writes what was staged, then asks the catalog, once.
+    pub(crate) async fn swap(&self, base: &Base, staged: Staged) -> Swap {
+        match &self.backend {
+            Backend::Sql(pointers) => self.swap_pointer(pointers, base, staged).await,
+            Backend::Rest(rest) => self.post(rest, base, staged).await,
+        }
+    }
+
+    async fn swap_pointer(&self, pointers: &Pointers, base: &Base, staged: Staged) -> Swap {
+        let name = &base.state.name;
+        let namespace = name.namespace().join(".");
+        let bytes = staged.files.iter().find(|(at, _)| *at == staged.location).map_or(0, |(_, json)| json.len());
+        if let Err(e) = self.storage.write_new(staged.files).await {
+            return Swap::Refused(e);
+        }
+        let metadata = Arc::new(staged.metadata);
+        let next = match self.state(name, Arc::clone(&metadata), &staged.location, base.state.storage.clone()) {
+            Ok(next) => next,
+            Err(e) => return Swap::Refused(e),
+        };
+        match pointers.swap(&namespace, &name.name, &base.state.metadata_location, &staged.location).await {
+            Ok(true) => {}
+            Ok(false) => return Swap::Moved,
+            Err(e) => return Swap::Unknown(e),
+        }
+        #[cfg(test)]
+        if self.lose_answer() {
+            return Swap::Unknown(Error::unavailable("the answer was lost"));
+        }
+        self.parsed.insert(staged.location, Parsed { metadata, bytes }).await;
+        // They left the log with this commit, so nothing names them. A file that stays is only a file too many.
+        if let Err(e) = self.storage.delete(staged.expired).await {
+            tracing::warn!(table = %name, error = %e, "old metadata files were not removed");
+        }
+        let known = !staged.manifests.is_empty();
+        Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests) })
+    }
+
+    async fn post(&self, rest: &Arc<RestCatalog>, base: &Base, staged: Staged) -> Swap {
+        let state = &base.state;
+        let files = staged.files.into_iter().filter(|(at, _)| *at != staged.location).collect();
+        if let Err(e) = state.storage.write_new(files).await {
+            return Swap::Refused(e);
+        }
+        let answer = match rest.commit(&state.name, &staged.requirements, &staged.updates).await {
+            Posted::Done(answer) => *answer,
+            Posted::Moved => return Swap::Moved,
+            Posted::Refused(e) => return Swap::Refused(e),
+            Posted::Unknown(e) => return Swap::Unknown(e),
+        };
+        #[cfg(test)]
+        if self.lose_answer() {
+            return Swap::Unknown(Error::unavailable("the answer was lost"));
+        }
+        let ours = staged.metadata.current_snapshot_id();
+        let known = !staged.manifests.is_empty() && answer.metadata.current_snapshot_id() == ours;
+        let storage = state.storage.clone();
+        match self.state(&state.name, Arc::new(answer.metadata), &answer.metadata_location, storage) {
+            Ok(next) => Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests) }),
+            // Done, and its outcome cannot be used: the next load says what there is.
+            Err(e) => Swap::Unknown(e),
+        }
+    }
+
+    /// Makes a table and its first state.
+    pub(crate) async fn create(&self, table: NewTable) -> Result<Arc<TableState>> {
+        let name = table.name.clone();
+        match &self.backend {
+            Backend::Sql(pointers) => {
+                let unseen = self.new_unseen(table).await?;
+                let location = &unseen.state.metadata_location;
+                pointers.create(&name.namespace().join("."), &name.name, location).await?;
+                Ok(unseen.state)
+            }
+            Backend::Rest(rest) => {
+                check_name("table", &name.name)?;
+                let made = rest.create(&self.defaults, table, false).await?;
+                let storage = rest.storage(&self.storage, &name, &made)?;
+                self.state(&name, Arc::new(made.metadata), &made.metadata_location, storage)
+            }
+        }
+    }
+
+    /// The first state of a new table, not yet under its name.
+    pub(crate) async fn new_unseen(&self, table: NewTable) -> Result<Unseen> {
+        let name = table.name.clone();
+        check_name("table", &name.name)?;
+        match &self.backend {
+            Backend::Sql(pointers) => {
+                if pointers.get(&name.namespace().join("."), &name.name).await?.is_some() {
+                    return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
+                }
+                let metadata = new_metadata(&self.storage, &self.defaults, table)?;
+                let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), Uuid::new_v4());
+                let json = serde_json::to_vec(&metadata)
+                    .map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+                self.storage.write_new(vec![(location.clone(), json.into())]).await?;
+                let state = self.state(&name, Arc::new(metadata), &location, self.storage.clone())?;
+                Ok(Unseen { state, updates: Vec::new(), files: Vec::new() })
+            }
+            Backend::Rest(rest) => {
+                let made = rest.create(&self.defaults, table, true).await?;
+                let storage = rest.storage(&self.storage, &name, &made)?;
+                let updates = from_nothing(&made.metadata);
+                // Committing needs no location of metadata; the log of a table that is not there begins empty.
+                let location = format!("{}/metadata/00000.metadata.json", made.metadata.location());
+                let state = self.state(&name, Arc::new(made.metadata), &location, storage)?;
+                Ok(Unseen { state, updates, files: Vec::new() })
+            }
+        }
+    }
+
+    /// Writes the next state of a table that has no name yet.
+    pub(crate) async fn write_unseen(&self, unseen: &mut Unseen, data: &[String], staged: Staged) -> Result<()> {
+        let state = &unseen.state;
+        let files = match &self.backend {
+            Backend::Sql(_) => staged.files,
+            Backend::Rest(_) => {
+                unseen.updates.extend(staged.updates);
+                staged.files.into_iter().filter(|(at, _)| *at != staged.location).collect()
+            }
+        };
+        unseen.files.extend(data.iter().cloned());
+        unseen.files.extend(files.iter().map(|(at, _)| at.clone()));
+        state.storage.write_new(files).await?;
+        unseen.state = self.state(&state.name, Arc::new(staged.metadata), &staged.location, state.storage.clone())?;
+        Ok(())
+    }
+
+    /// Puts a new table under its name. The error comes with `true` where that is certain to have failed, so that the
+    /// files may go.
+    pub(crate) async fn publish(&self, unseen: &Unseen) -> Result<(), (Error, bool)> {
+        let (name, location) = (&unseen.state.name, &unseen.state.metadata_location);
+        let namespace = name.namespace().join(".");
+        match &self.backend {
+            Backend::Sql(pointers) => {
+                let Err(e) = pointers.create(&namespace, &name.name, location).await else { return Ok(()) };
+                if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) {
+                    return Err((e, true));
+                }
+                // The answer may be lost, and the table there.
+                match pointers.get(&namespace, &name.name).await {
+                    Ok(Some(found)) if found == *location => Ok(()),
+                    Ok(_) => Err((e, true)),
+                    Err(_) => Err((e, false)),
+                }
+            }
+            Backend::Rest(rest) => {
+                let absent = [iceberg::TableRequirement::NotExist];
+                let e = match rest.commit(name, &absent, &unseen.updates).await {
+                    Posted::Done(_) => return Ok(()),
+                    Posted::Moved => {
+                        let taken = Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists"));
+                        return Err((taken, true));
+                    }
+                    Posted::Refused(e) => return Err((e, true)),
+                    Posted::Unknown(e) => e,
+                };
+                // A request whose answer was lost may still be under way: what it names must stay.
+                match rest.load(name).await {
+                    Ok(found) if found.metadata.uuid() == unseen.state.metadata.uuid() => Ok(()),
+                    _ => Err((e, false)),
+                }
+            }
+        }
+    }
+
+    /// Removes what was written for a table that has no name.
+    pub(crate) async fn remove_unseen(&self, unseen: &Unseen) -> Result<()> {
+        match &self.backend {
+            Backend::Sql(_) => self.storage.delete_tree(unseen.state.metadata.location()).await,
+            Backend::Rest(_) => unseen.state.storage.delete(unseen.files.clone()).await,
+        }
+    }
+
+    /// Forgets the table, if it is the expected one; with `purge`, its files are removed as well.
+    pub(crate) async fn drop_table(&self, name: &TableName, expected: Option<Uuid>, purge: bool) -> Result<()> {
+        let pointers = match &self.backend {
+            Backend::Sql(pointers) => pointers,
+            Backend::Rest(rest) => return rest.drop_table(name, expected, purge).await,
+        };
+        let namespace = name.namespace().join(".");
+        loop {
+            let Some(location) = pointers.get(&namespace, &name.name).await? else {
+                return Err(Error::not_found(format!("table \"{name}\" does not exist")));
+            };
+            // What is removed is what the dropped state names, so it is read first. A table whose metadata is lost
+            // can still be dropped.
+            let state = self.state_at(name, &location).await;
+            if let Some(expected) = expected {
+                match &state {
+                    Ok(state) if state.metadata.uuid() == expected => {}
+                    Ok(_) => return Err(another(name)),
+                    // Files are removed after the pointer: the table may have been dropped between the two reads.
+                    Err(e)
+                        if e.kind() == ErrorKind::NotFound
+                            && pointers.get(&namespace, &name.name).await?.as_ref() != Some(&location) =>
+                    {
+                        continue;
+                    }
+                    // Whose table it is cannot be told, so it stays.
+                    Err(_) => return state.map(|_| ()),
+                }
+            }
+            // The catalog compares the location again, which no other table ever has.
+            if !pointers.remove(&namespace, &name.name, &location).await? {
+                continue;
+            }
+            if purge {
+                match state {
+                    Ok(state) => self.purge(&state).await?,
+                    Err(e) => tracing::warn!(table = %name, error = %e, "files of the dropped table were not removed"),
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    async fn purge(&self, state: &TableState) -> Result<()> {
+        let location = state.metadata.location();
+        let own = format!("{}/", self.storage.warehouse());
+        if location.starts_with(&own) && location.ends_with(&ours(state.metadata.uuid())) {
+            return self.storage.delete_tree(location).await;
+        }
+        // The folder may hold other things: what the table names is removed, and nothing else.
+        let mut files: BTreeSet<String> = BTreeSet::new();
+        let mut manifests = HashSet::new();
+        for snapshot in state.metadata.snapshots() {
+            let at = TableState {
+                metadata: Arc::new(at_snapshot(&state.metadata, snapshot.snapshot_id())?),
+                ..state.clone()
+            };
+            for manifest in current_manifests(&at).await? {
+                if manifests.insert(manifest.manifest_path.clone()) {
+                    let entries = load_manifest(state, &manifest).await?;
+                    files.extend(entries.entries().iter().map(|e| e.file_path().to_string()));
+                }
+            }
+            files.insert(snapshot.manifest_list().to_string());
+        }
+        files.extend(manifests);
+        files.extend(state.metadata.metadata_log().iter().map(|log| log.metadata_file.clone()));
+        files.insert(state.metadata_location.clone());
+        self.storage.delete(files.into_iter().collect()).await
+    }
+}
+
+pub(crate) fn another(name: &TableName) -> Error {
+    Error::not_found(format!("table \"{name}\" was dropped")).with_detail("Another table has its name now.")
+}
+
+/// Off the async threads: a table with many snapshots has megabytes of it.
+async fn parse_metadata(content: bytes::Bytes, location: &str) -> Result<TableMetadata> {
+    const GZIP: [u8; 2] = [0x1f, 0x8b];
+    let corrupt = || Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", location);
+    if content.starts_with(&GZIP) {
+        const SCRATCH: &str = "memory:///read.gz.metadata.json";
+        let memory = iceberg::io::FileIO::new_with_memory();
+        let parsed = async {
+            memory.new_output(SCRATCH)?.write(content).await?;
+            TableMetadata::read_from(&memory, SCRATCH).await
+        };
+        return parsed.await.map_err(|e| error::iceberg("read table metadata", e).with_context("file", location));
+    }
+    let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<TableMetadata>(&content)).await;
+    error::joined(parsed.map(|r| r.map_err(|e| corrupt().with_source(e))))
+}
+
+/// The changes that make this table out of none.
+fn from_nothing(metadata: &TableMetadata) -> Vec<TableUpdate> {
+    let properties: HashMap<String, String> = metadata.properties().clone();
+    vec![
+        TableUpdate::AssignUuid { uuid: metadata.uuid() },
+        TableUpdate::UpgradeFormatVersion { format_version: metadata.format_version() },
+        TableUpdate::AddSchema { schema: metadata.current_schema().as_ref().clone() },
+        TableUpdate::SetCurrentSchema { schema_id: -1 },
+        TableUpdate::AddSpec { spec: metadata.default_partition_spec().as_ref().clone().into_unbound() },
+        TableUpdate::SetDefaultSpec { spec_id: -1 },
+        TableUpdate::AddSortOrder { sort_order: metadata.default_sort_order().as_ref().clone() },
+        TableUpdate::SetDefaultSortOrder { sort_order_id: -1 },
+        TableUpdate::SetLocation { location: metadata.location().to_string() },
+        TableUpdate::SetProperties { updates: properties },
+    ]
+}
+
+fn at_snapshot(metadata: &TableMetadata, snapshot: i64) -> Result<TableMetadata> {
+    let reference =
+        iceberg::spec::SnapshotReference::new(snapshot, iceberg::spec::SnapshotRetention::branch(None, None, None));
+    let built =
+        metadata.clone().into_builder(None).set_ref(iceberg::spec::MAIN_BRANCH, reference).and_then(|b| b.build());
+    Ok(built.map_err(|e| error::iceberg("read a snapshot", e))?.metadata)
+}

@@ -1,0 +1,162 @@
+//! The first metadata of a table, where no server makes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use iceberg::spec::{
+    FormatVersion, PartitionSpec, PrimitiveType, SortOrder, TableMetadata, TableMetadataBuilder,
+    Transform as IcebergTransform, Type, UnboundPartitionSpec,
+};
+use tidewater_catalogs::{Error, NewTable, PartitionField, Result, Transform};
+
+use crate::error;
+use crate::schema::to_iceberg;
+use crate::storage::{Storage, check_location};
+use crate::writer::check_properties;
+
+/// The end of every location that this catalog chose: a name that is used again gets another folder.
+pub(crate) fn ours(uuid: uuid::Uuid) -> String {
+    format!("-{}", &uuid.simple().to_string()[16..])
+}
+
+pub(crate) fn check_name(kind: &str, name: &str) -> Result<()> {
+    /// The catalog's columns are that wide in the databases that mind.
+    const LONGEST: usize = 255;
+    if name.is_empty() || name.len() > LONGEST || name.contains('\0') {
+        return Err(Error::invalid(format!("the name of a {kind} has 1 to {LONGEST} bytes and no zero byte")));
+    }
+    Ok(())
+}
+
+/// What a table is made of, whoever makes it.
+pub(crate) struct Checked {
+    pub(crate) schema: Arc<iceberg::spec::Schema>,
+    pub(crate) spec: UnboundPartitionSpec,
+    pub(crate) properties: HashMap<String, String>,
+}
+
+pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> Result<Checked> {
+    if table.schema.fields().is_empty() {
+        return Err(Error::invalid(format!("table \"{}\" has no columns", table.name)));
+    }
+    let schema = Arc::new(to_iceberg(&table.schema)?);
+    let spec = partition_spec(&schema, &table.partition_by)?;
+    let mut all: HashMap<String, String> = defaults.clone().into_iter().collect();
+    all.extend(table.properties.clone());
+    if let Some(comment) = &table.comment {
+        all.insert("comment".to_string(), comment.clone());
+    }
+    if let Some(version) = all.remove("format-version")
+        && version.trim() != "2"
+    {
+        return Err(Error::unsupported(format!("tables of format version {version} cannot be made"))
+            .with_hint("Leave \"format-version\" out, or set it to \"2\"."));
+    }
+    check_properties(&all)?;
+    Ok(Checked { schema, spec, properties: all })
+}
+
+pub(crate) fn new_metadata(
+    storage: &Storage,
+    defaults: &BTreeMap<String, String>,
+    table: NewTable,
+) -> Result<TableMetadata> {
+    let uuid = uuid::Uuid::now_v7();
+    let Checked { schema, spec, properties } = checked(defaults, &table)?;
+    let location = match table.location {
+        Some(location) => {
+            check_location(&location)?;
+            let plain = !location.contains("://") && !location.starts_with("file:");
+            if plain { format!("file://{location}") } else { location }
+        }
+        None => {
+            let folders: Vec<String> = table.name.namespace().iter().map(|n| folder(n)).collect();
+            format!("{}/{}/{}{}", storage.warehouse(), folders.join("/"), folder(&table.name.name), ours(uuid))
+        }
+    };
+    let builder = TableMetadataBuilder::new(
+        schema.as_ref().clone(),
+        spec,
+        SortOrder::unsorted_order(),
+        location,
+        FormatVersion::V2,
+        properties,
+    )
+    .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?
+    .assign_uuid(uuid);
+    Ok(builder.build().map_err(|e| error::iceberg("build table metadata", e))?.metadata)
+}
+
+/// What any file system takes, for people who look.
+fn folder(name: &str) -> String {
+    const LONGEST: usize = 64;
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    name.chars().take(LONGEST).map(plain).collect()
+}
+
+/// Partition values are stored in Avro records, whose names take letters, digits and underscores alone. Other
+/// characters become `_x` and their code, as Iceberg writes them elsewhere.
+fn avro_name(column: &str) -> String {
+    let mut name = String::with_capacity(column.len());
+    for (i, c) in column.chars().enumerate() {
+        match c {
+            'a'..='z' | 'A'..='Z' | '_' => name.push(c),
+            '0'..='9' if i > 0 => name.push(c),
+            '0'..='9' => name.extend(['_', c]),
+            other => name.push_str(&format!("_x{:X}", u32::from(other))),
+        }
+    }
+    name
+}
+
+/// Field names as Spark gives them: `day` of `ts` is `ts_day`.
+fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
+    let mut builder = PartitionSpec::builder(Arc::clone(schema)).with_spec_id(0);
+    for field in fields {
+        let source = schema
+            .as_struct()
+            .field_by_name(&field.column)
+            .ok_or_else(|| Error::not_found(format!("partition column \"{}\" does not exist", field.column)))?;
+        let (transform, suffix) = match field.transform {
+            Transform::Identity => (IcebergTransform::Identity, ""),
+            Transform::Bucket(0) | Transform::Truncate(0) => {
+                return Err(Error::invalid(format!("the number of partition column \"{}\" is 0", field.column)));
+            }
+            Transform::Bucket(n) if i32::try_from(n).is_err() => {
+                return Err(Error::invalid(format!("partition column \"{}\" has too many buckets", field.column)));
+            }
+            Transform::Truncate(n) if i32::try_from(n).is_err() => {
+                return Err(Error::invalid(format!("partition column \"{}\" has too large a width", field.column)));
+            }
+            Transform::Bucket(n) => (IcebergTransform::Bucket(n), "_bucket"),
+            Transform::Truncate(n) => (IcebergTransform::Truncate(n), "_trunc"),
+            Transform::Year => (IcebergTransform::Year, "_year"),
+            Transform::Month => (IcebergTransform::Month, "_month"),
+            Transform::Day => (IcebergTransform::Day, "_day"),
+            Transform::Hour => (IcebergTransform::Hour, "_hour"),
+        };
+        let fits = transform.result_type(&source.field_type).is_ok()
+            && !(transform == IcebergTransform::Hour
+                && matches!(source.field_type.as_ref(), Type::Primitive(PrimitiveType::Date)));
+        if !fits {
+            return Err(Error::invalid(format!(
+                "partition transform {transform} cannot be applied to column \"{}\" of type {}",
+                field.column, source.field_type
+            )));
+        }
+        // NaN and the two zeros are told apart by some engines and not by others.
+        if matches!(
+            (transform, source.field_type.as_ref()),
+            (_, Type::Primitive(PrimitiveType::Float | PrimitiveType::Double | PrimitiveType::Fixed(_)))
+        ) {
+            return Err(Error::unsupported(format!(
+                "column \"{}\" of type {} cannot be partitioned by",
+                field.column, source.field_type
+            )));
+        }
+        builder = builder
+            .add_partition_field(&field.column, format!("{}{suffix}", avro_name(&field.column)), transform)
+            .map_err(|e| Error::invalid(format!("cannot partition by column \"{}\"", field.column)).with_source(e))?;
+    }
+    Ok(builder.build().map_err(|e| Error::invalid("the partition fields do not fit").with_source(e))?.into_unbound())
+}
