@@ -229,6 +229,12 @@ impl Engine {
             .collect()
     }
 
+    /// Cancels what the session runs now. False where there is no such session.
+    pub(crate) fn cancel_session(&self, pid: i32) -> bool {
+        let found = self.live_sessions().into_iter().find(|s| s.pid == pid);
+        found.inspect(|s| s.cancel.cancel()).is_some()
+    }
+
     fn live_sessions(&self) -> Vec<Arc<SessionShared>> {
         self.sessions.lock().iter().filter_map(Weak::upgrade).collect()
     }

@@ -206,17 +206,9 @@ impl From<&Error> for SqlError {
     fn from(e: &Error) -> Self {
         // The error of a query that ran below is better described by its source.
         if e.kind() == ErrorKind::Internal
-            && let Some(source) = std::error::Error::source(e)
+            && let Some(inner) = std::error::Error::source(e).and_then(known)
         {
-            if let Some(inner) = source.downcast_ref::<DataFusionError>() {
-                return Self::from(inner);
-            }
-            if let Some(inner) = source.downcast_ref::<ArrowError>() {
-                return Self::from(inner);
-            }
-            if let Some(inner) = source.downcast_ref::<SqlError>() {
-                return inner.clone();
-            }
+            return inner;
         }
         let state = match e.kind() {
             ErrorKind::InvalidInput => SqlState::INVALID_PARAMETER,
@@ -249,6 +241,22 @@ impl From<&Error> for SqlError {
         }
         Self { state, message, detail, hint: e.hint().map(str::to_owned), position: None }
     }
+}
+
+/// An error that another one carries, where it is of a kind that is known here.
+fn known(inner: &(dyn std::error::Error + 'static)) -> Option<SqlError> {
+    if let Some(ours) = inner.downcast_ref::<SqlError>() {
+        return Some(ours.clone());
+    }
+    inner
+        .downcast_ref::<Error>()
+        .map(SqlError::from)
+        .or_else(|| inner.downcast_ref::<DataFusionError>().map(SqlError::from))
+        .or_else(|| inner.downcast_ref::<ArrowError>().map(SqlError::from))
+}
+
+fn boxed(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> SqlError {
+    known(inner).unwrap_or_else(|| SqlError::internal(inner.to_string()))
 }
 
 impl From<DataFusionError> for SqlError {
@@ -284,19 +292,7 @@ impl From<&DataFusionError> for SqlError {
             D::ResourcesExhausted(message) => Self::new(SqlState::OUT_OF_MEMORY, "out of memory")
                 .with_detail(first_line(message))
                 .with_hint("Ask for less at once, or raise the memory limit of queries."),
-            D::External(inner) => {
-                if let Some(ours) = inner.downcast_ref::<SqlError>() {
-                    ours.clone()
-                } else if let Some(ours) = inner.downcast_ref::<Error>() {
-                    Self::from(ours)
-                } else if let Some(inner) = inner.downcast_ref::<DataFusionError>() {
-                    Self::from(inner)
-                } else if let Some(inner) = inner.downcast_ref::<ArrowError>() {
-                    Self::from(inner)
-                } else {
-                    Self::internal(inner.to_string())
-                }
-            }
+            D::External(inner) => boxed(inner.as_ref()),
             D::Context(_, inner) => Self::from(inner.as_ref()),
             D::Substrait(message) => Self::internal(first_line(message)),
             D::Diagnostic(_, inner) => Self::from(inner.as_ref()),
@@ -321,17 +317,7 @@ impl From<&ArrowError> for SqlError {
         use ArrowError as A;
         match e {
             A::NotYetImplemented(message) => Self::unsupported(first_line(message)),
-            A::ExternalError(inner) => {
-                if let Some(ours) = inner.downcast_ref::<SqlError>() {
-                    ours.clone()
-                } else if let Some(ours) = inner.downcast_ref::<Error>() {
-                    Self::from(ours)
-                } else if let Some(inner) = inner.downcast_ref::<DataFusionError>() {
-                    Self::from(inner)
-                } else {
-                    Self::internal(inner.to_string())
-                }
-            }
+            A::ExternalError(inner) => boxed(inner.as_ref()),
             A::DivideByZero => Self::new(SqlState::DIVISION_BY_ZERO, "division by zero"),
             A::ArithmeticOverflow(message) => {
                 Self::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range").with_detail(first_line(message))

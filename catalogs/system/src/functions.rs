@@ -6,11 +6,14 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::DataType;
-use datafusion::common::{Result, ScalarValue, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::CatalogSnapshot;
 use crate::types::{ENTRIES, format_type};
+
+/// What `'name'::regclass` becomes: an error where there is no such relation.
+const RELATION_OID: &str = "tidewater_relation_oid";
 
 type Body = Arc<dyn Fn(&[ScalarValue]) -> ScalarValue + Send + Sync>;
 
@@ -67,7 +70,11 @@ impl ScalarUDFImpl for RowFunction {
             });
             let values = values.collect::<Result<Vec<_>>>()?;
             let null = values.iter().take(self.strict).any(ScalarValue::is_null);
-            out.push(if null { ScalarValue::try_from(&self.returns)? } else { (self.body)(&values) });
+            let value = if null { ScalarValue::try_from(&self.returns)? } else { (self.body)(&values) };
+            if self.name == RELATION_OID && !null && value.is_null() {
+                return exec_err!("relation \"{}\" does not exist", string(&values[0]));
+            }
+            out.push(value);
         }
         if all_scalar && out.len() == 1 {
             return Ok(ColumnarValue::Scalar(out.remove(0)));
@@ -109,6 +116,11 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     add("pg_table_size", &bigint, 1, size_of(&s));
     add("pg_relation_size", &bigint, 1, size_of(&s));
     add("pg_total_relation_size", &bigint, 1, size_of(&s));
+    let database_size = move |_: &[ScalarValue]| -> ScalarValue {
+        ScalarValue::Int64(Some(s.relations.iter().map(|r| r.size_bytes.max(0)).sum()))
+    };
+    add("pg_database_size", &bigint, 1, Arc::new(database_size));
+    add("pg_tablespace_size", &bigint, 1, Arc::new(|_| ScalarValue::Int64(None)));
     let described = |number: fn(&[ScalarValue]) -> i64| -> Body {
         let s = Arc::clone(snapshot);
         Arc::new(move |a: &[ScalarValue]| match (s.relation(int(&a[0])), number(a)) {
@@ -125,7 +137,14 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     for name in ["pg_type_is_visible", "pg_function_is_visible", "pg_operator_is_visible", "pg_collation_is_visible"] {
         add(name, &boolean, 1, Arc::new(|_| bool(Some(true))));
     }
-    for name in ["has_schema_privilege", "has_table_privilege", "has_database_privilege", "has_any_column_privilege"] {
+    for name in [
+        "has_schema_privilege",
+        "has_table_privilege",
+        "has_database_privilege",
+        "has_any_column_privilege",
+        "has_tablespace_privilege",
+        "pg_has_role",
+    ] {
         // One role owns everything; roles come with grants.
         add(name, &boolean, 2, Arc::new(|_| bool(Some(true))));
     }
@@ -146,6 +165,24 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     // Expressions are kept as text, so the "decompiler" has nothing to do.
     add("pg_get_expr", &text, 1, Arc::new(|a| utf8(&string(&a[0]))));
     add("pg_encoding_to_char", &text, 1, Arc::new(|a| utf8(if int(&a[0]) == 6 { "UTF8" } else { "" })));
+    for name in ["quote_ident", "quote_literal"] {
+        let body: Body = if name == "quote_ident" {
+            Arc::new(|a| utf8(&quote(&string(&a[0]))))
+        } else {
+            Arc::new(|a| utf8(&format!("'{}'", string(&a[0]).replace('\'', "''"))))
+        };
+        add(name, &text, 1, body);
+    }
+    let s = Arc::clone(snapshot);
+    add(
+        "to_regclass",
+        &text,
+        1,
+        Arc::new(move |a| match relation_oid(&s, &string(&a[0])) {
+            ScalarValue::Int64(Some(_)) => utf8(&string(&a[0])),
+            _ => ScalarValue::Utf8(None),
+        }),
+    );
     add("pg_size_pretty", &text, 1, Arc::new(|a| utf8(&size_pretty(int(&a[0])))));
     add(
         "format_type",
@@ -171,7 +208,7 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
         }),
     );
     let s = Arc::clone(snapshot);
-    add("tidewater_relation_oid", &bigint, 1, Arc::new(move |a| relation_oid(&s, &string(&a[0]))));
+    add(RELATION_OID, &bigint, 1, Arc::new(move |a| relation_oid(&s, &string(&a[0]))));
     let s = Arc::clone(snapshot);
     add(
         "tidewater_regnamespace",

@@ -23,8 +23,8 @@ pub use layout::{Value, relation_names};
 pub use snapshot::{
     CatalogSnapshot, ColumnEntry, RelationEntry, RelationKind, SchemaEntry, SessionEntry, SettingEntry, stable_oid,
 };
-pub use tables::{is_always_empty, table};
-pub use types::{PgType, pg_type};
+pub use tables::{is_always_empty, is_without_relations, table};
+pub use types::{PgType, pg_type, type_name};
 
 pub const PG_CATALOG: &str = "pg_catalog";
 pub const INFORMATION_SCHEMA: &str = "information_schema";

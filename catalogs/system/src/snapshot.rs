@@ -37,6 +37,8 @@ pub struct RelationEntry {
     pub kind: RelationKind,
     pub columns: Vec<ColumnEntry>,
     pub comment: Option<String>,
+    /// Of a stream: its connection and its topic.
+    pub source: Option<(String, String)>,
     /// -1 where nobody counted.
     pub rows: i64,
     pub size_bytes: i64,

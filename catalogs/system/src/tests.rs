@@ -26,6 +26,7 @@ fn snapshot() -> Arc<CatalogSnapshot> {
             column("price", DataType::Decimal128(12, 2), Some("id * 2")),
         ],
         comment: Some(format!("about {name}")),
+        source: None,
         rows: 3,
         size_bytes: 20_000,
     };

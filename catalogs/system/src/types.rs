@@ -71,12 +71,23 @@ pub fn pg_type(data_type: &DataType) -> PgType {
         D::Interval(_) | D::Duration(_) => plain(1186),
         D::Struct(_) | D::Map(..) | D::Union(..) => plain(3802),
         D::Dictionary(_, value) => pg_type(value),
+        D::RunEndEncoded(_, value) => pg_type(value.data_type()),
         D::List(item) | D::LargeList(item) | D::FixedSizeList(item, _) | D::ListView(item) | D::LargeListView(item) => {
-            let element = pg_type(item.data_type()).oid;
+            // Arrays of any number of dimensions are of one type.
+            let mut leaf = item.data_type();
+            while let D::List(item) | D::LargeList(item) | D::FixedSizeList(item, _) = leaf {
+                leaf = item.data_type();
+            }
+            let element = pg_type(leaf).oid;
             plain(ENTRIES.iter().find(|t| t.oid == element && t.array != 0).map_or(3807, |t| t.array))
         }
         _ => plain(25),
     }
+}
+
+/// The SQL name of the type that an Arrow type is shown as, without its modifier.
+pub fn type_name(data_type: &DataType) -> String {
+    format_type(pg_type(data_type).oid, None)
 }
 
 /// PostgreSQL's `format_type`: the SQL name of a type.

@@ -70,10 +70,6 @@ const ARRAYS: &[(u32, u32)] = &[
     (oid::REGNAMESPACE, 4090),
 ];
 
-pub(crate) fn array_of(element: u32) -> Option<u32> {
-    ARRAYS.iter().find(|(e, _)| *e == element).map(|(_, a)| *a)
-}
-
 pub(crate) fn element_of(array: u32) -> Option<u32> {
     ARRAYS.iter().find(|(_, a)| *a == array).map(|(e, _)| *e)
 }
@@ -131,55 +127,11 @@ impl PgType {
         Self::of_data_type(field.data_type())
     }
 
+    /// As the catalog tables show it.
     pub fn of_data_type(data_type: &DataType) -> Result<Self, SqlError> {
-        let oid = match data_type {
-            DataType::Null | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => oid::TEXT,
-            DataType::Boolean => oid::BOOL,
-            DataType::Int8 | DataType::Int16 | DataType::UInt8 => oid::INT2,
-            DataType::Int32 | DataType::UInt16 => oid::INT4,
-            DataType::Int64 | DataType::UInt32 => oid::INT8,
-            DataType::UInt64 => oid::NUMERIC,
-            DataType::Float16 | DataType::Float32 => oid::FLOAT4,
-            DataType::Float64 => oid::FLOAT8,
-            DataType::Decimal32(p, s)
-            | DataType::Decimal64(p, s)
-            | DataType::Decimal128(p, s)
-            | DataType::Decimal256(p, s) => {
-                // A negative scale has a typmod of its own since PostgreSQL 15: eleven bits, two's complement.
-                let typmod = ((i32::from(*p) << 16) | (i32::from(*s) & 0x7ff)) + 4;
-                return Ok(Self { typmod, ..Self::of_oid(oid::NUMERIC) });
-            }
-            DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
-                oid::BYTEA
-            }
-            DataType::Date32 | DataType::Date64 => oid::DATE,
-            DataType::Time32(_) | DataType::Time64(_) => oid::TIME,
-            DataType::Timestamp(_, None) => oid::TIMESTAMP,
-            DataType::Timestamp(_, Some(_)) => oid::TIMESTAMPTZ,
-            DataType::Duration(_) | DataType::Interval(_) => oid::INTERVAL,
-            DataType::List(f)
-            | DataType::LargeList(f)
-            | DataType::FixedSizeList(f, _)
-            | DataType::ListView(f)
-            | DataType::LargeListView(f) => {
-                let mut leaf = f;
-                while let DataType::List(f) | DataType::LargeList(f) | DataType::FixedSizeList(f, _) = leaf.data_type()
-                {
-                    leaf = f;
-                }
-                let element = Self::of_field(leaf)?.oid;
-                array_of(element).ok_or_else(|| unsupported(data_type))?
-            }
-            DataType::Struct(_) | DataType::Map(_, _) | DataType::Union(_, _) => oid::JSONB,
-            DataType::Dictionary(_, value) => return Self::of_data_type(value),
-            DataType::RunEndEncoded(_, value) => return Self::of_field(value),
-        };
-        Ok(Self::of_oid(oid))
+        let shown = tidewater_catalogs_system::pg_type(data_type);
+        Ok(Self { typmod: shown.typmod, ..Self::of_oid(shown.oid) })
     }
-}
-
-fn unsupported(data_type: &DataType) -> SqlError {
-    error("0A000", format!("a column of type {data_type} cannot be sent to the client"))
 }
 
 pub(crate) fn error(state: &'static str, message: impl Into<String>) -> SqlError {
@@ -231,7 +183,8 @@ pub(crate) fn data_type_of_oid(oid: u32) -> Option<DataType> {
         oid::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
         oid::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into())),
         oid::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
-        oid::UUID => DataType::FixedSizeBinary(16),
+        // Columns of that type are text here.
+        oid::UUID => DataType::Utf8,
         _ => return None,
     })
 }

@@ -1,5 +1,4 @@
 use sqlparser::ast::{self, ArrayElemTypeDef, DataType, Expr, Query, StructBracketKind, StructField};
-use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -25,12 +24,7 @@ pub(super) type Parsed<T> = Result<T, Box<At>>;
 
 impl<'a> Cursor<'a> {
     pub fn new(source: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
-        let mut fed = tokens.clone();
-        // sqlparser wants the semicolon before the data of COPY … FROM STDIN.
-        if matches!(fed.first().map(|t| &t.token), Some(Token::Word(w)) if w.keyword == Keyword::COPY) {
-            fed.push(TokenWithSpan::wrap(Token::SemiColon));
-        }
-        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(fed);
+        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens.clone());
         Self { parser, source, tokens, secret: false }
     }
 
@@ -240,8 +234,41 @@ impl<'a> Cursor<'a> {
         self.with(Parser::parse_query)
     }
 
+    /// Columns of CREATE TABLE, with the types of [`Self::data_type`].
     pub fn table_columns(&mut self) -> Parsed<(Vec<ast::ColumnDef>, Vec<ast::TableConstraint>)> {
-        self.with(Parser::parse_columns)
+        let (mut columns, mut constraints) = (Vec::new(), Vec::new());
+        if !self.eat_token(&Token::LParen) || self.eat_token(&Token::RParen) {
+            return Ok((columns, constraints));
+        }
+        loop {
+            match self.with(Parser::parse_optional_table_constraint)? {
+                Some(constraint) => constraints.push(constraint),
+                None => columns.push(self.table_column()?),
+            }
+            if !self.eat_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.expect_token(&Token::RParen)?;
+        Ok((columns, constraints))
+    }
+
+    fn table_column(&mut self) -> Parsed<ast::ColumnDef> {
+        let column = self.with(Parser::parse_identifier)?;
+        let data_type = match self.token(0) {
+            // `CREATE TABLE t (a, b) AS …`
+            Token::Comma | Token::RParen => DataType::Unspecified,
+            _ => self.data_type()?,
+        };
+        let mut options = Vec::new();
+        loop {
+            let name = if self.eat(&["CONSTRAINT"]) { Some(self.with(Parser::parse_identifier)?) } else { None };
+            match self.with(Parser::parse_optional_column_option)? {
+                Some(option) => options.push(ast::ColumnOptionDef { name, option }),
+                None if name.is_some() => return Err(self.unexpected("a constraint")),
+                None => return Ok(ast::ColumnDef { name: column, data_type, options }),
+            }
+        }
     }
 
     pub fn sql_statement(&mut self) -> Parsed<ast::Statement> {

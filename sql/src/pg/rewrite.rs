@@ -17,6 +17,10 @@ use tidewater_catalogs_system::{INFORMATION_SCHEMA, PG_CATALOG, is_always_empty,
 /// Rewrites in place.
 pub(crate) fn rewrite(query: &mut Query) {
     let catalog_only = reads_only_catalog(query);
+    // Subqueries give oids, which are compared.
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.projection.iter_mut().for_each(print_name);
+    }
     let _ = VisitMut::visit(query, &mut Rewriter { catalog_only });
 }
 
@@ -45,7 +49,7 @@ pub(crate) fn system_relation(name: &[String]) -> Option<(&'static str, String)>
 }
 
 fn is_set_function(name: &ObjectName) -> bool {
-    name.0.last().and_then(part).is_some_and(|n| matches!(n, "generate_series" | "unnest"))
+    name.0.last().and_then(part).is_some_and(|n| matches!(n, "generate_series" | "unnest" | "pg_options_to_table"))
 }
 
 fn part(part: &ObjectNamePart) -> Option<&str> {
@@ -80,6 +84,9 @@ impl VisitorMut for Rewriter {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.catalog_only && joins_subquery(expr) {
+            *expr = text("");
+        }
         // psql's `reloptions || ARRAY(SELECT …)`: the right side has no entries.
         if let Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } = expr
             && self.catalog_only
@@ -139,6 +146,15 @@ fn is_array_of_subquery(f: &Function) -> bool {
     matches!(f.args, FunctionArguments::Subquery(_)) && f.name.to_string().eq_ignore_ascii_case("array")
 }
 
+/// `array_to_string(ARRAY(SELECT …), …)`: the catalog's lists have no entries.
+fn joins_subquery(expr: &Expr) -> bool {
+    let Expr::Function(f) = expr else { return false };
+    let FunctionArguments::List(list) = &f.args else { return false };
+    f.name.0.last().and_then(part).is_some_and(|n| n.eq_ignore_ascii_case("array_to_string"))
+        && matches!(list.args.first(), Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner))))
+            if is_array_of_subquery(inner))
+}
+
 fn is_default_collation(name: &ObjectName) -> bool {
     name.0.last().and_then(part).is_some_and(|n| n.eq_ignore_ascii_case("default"))
 }
@@ -164,14 +180,37 @@ fn operator(symbol: &str) -> Option<BinaryOperator> {
     })
 }
 
+/// `SELECT 't'::regclass` shows the name; in comparisons it is the oid.
+fn print_name(item: &mut SelectItem) {
+    let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { return };
+    let Expr::Cast { expr: inner, data_type, .. } = &*expr else { return };
+    if is_text_literal(inner) && cast_name(data_type).is_some_and(|n| n == "regclass") {
+        *expr = call("tidewater_regclass", &expr.clone());
+    }
+}
+
+fn is_text_literal(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)))
+}
+
+fn cast_name(to: &DataType) -> Option<String> {
+    match to {
+        DataType::Regclass => Some("regclass".to_owned()),
+        DataType::Custom(name, _) => Some(name.0.last().and_then(part)?.to_lowercase()),
+        _ => None,
+    }
+}
+
 /// Casts between oids and names. Of a literal the oid is meant, of anything else the name.
 fn cast(inner: &Expr, to: &DataType) -> Option<Expr> {
-    let name = match to {
-        DataType::Regclass => "regclass".to_owned(),
-        DataType::Custom(name, _) => name.0.last().and_then(part)?.to_lowercase(),
-        _ => return None,
-    };
-    let literal = matches!(inner, Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_)));
+    // What a literal became is an oid, and its name is wanted.
+    if matches!(to, DataType::Text)
+        && matches!(inner, Expr::Function(f) if f.name.to_string() == "tidewater_relation_oid")
+    {
+        return Some(call("tidewater_regclass", inner));
+    }
+    let name = cast_name(to)?;
+    let literal = is_text_literal(inner);
     let plain = |data_type| Expr::Cast {
         kind: CastKind::Cast,
         expr: Box::new(inner.clone()),
@@ -419,6 +458,10 @@ mod tests {
     #[test]
     fn oid_casts() {
         assert_eq!(rewritten("SELECT 'a'::regclass::oid"), "SELECT CAST(tidewater_relation_oid('a') AS BIGINT)");
+        assert_eq!(
+            rewritten("SELECT 'a'::regclass FROM b WHERE oid = 'a'::regclass"),
+            "SELECT tidewater_regclass(tidewater_relation_oid('a')) FROM b WHERE oid = tidewater_relation_oid('a')"
+        );
         assert_eq!(
             rewritten("SELECT c.oid::pg_catalog.regclass::pg_catalog.text FROM pg_class c"),
             "SELECT CAST(tidewater_regclass(c.oid) AS TEXT) FROM pg_class c"

@@ -10,46 +10,25 @@ use tidewater_catalogs_system::{
     SessionEntry, SettingEntry, stable_oid,
 };
 
+use super::Needs;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::plan::system;
 use crate::session::Login;
 use crate::settings::{SERVER_VERSION, Settings};
 
-pub(crate) async fn snapshot(engine: &Arc<Engine>, settings: &Settings, login: &Login) -> Result<Arc<CatalogSnapshot>> {
-    let definitions = engine.metastore.list().await?;
-    let flows: HashSet<&str> =
-        definitions.iter().filter(|d| d.kind == DefinitionKind::Flow).map(|d| d.name.as_str()).collect();
+pub(crate) async fn snapshot(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    login: &Login,
+    needs: Needs,
+) -> Result<Arc<CatalogSnapshot>> {
     let lake_schemas = engine.lake.list_schemas(DEFAULT_CATALOG).await?;
-
-    let mut relations = Vec::new();
-    for schema in &lake_schemas {
-        for name in engine.lake.list_tables(DEFAULT_CATALOG, schema).await? {
-            match engine.lake.load_table(&name).await {
-                Ok(table) => relations.push(table_entry(table.as_ref(), flows.contains(name.to_string().as_str()))),
-                // Dropped since it was listed.
-                Err(e) if e.kind() == ErrorKind::NotFound => (),
-                Err(e) => return Err(e.into()),
-            }
-        }
-    }
-    for definition in definitions.iter().filter(|d| d.kind == DefinitionKind::Stream) {
-        relations.extend(stream_entry(engine, definition).await);
-    }
-    for (name, schema) in system::views(engine).await? {
-        relations.push(RelationEntry {
-            oid: stable_oid(&format!("view {name}")),
-            schema: SYSTEM_CATALOG.to_owned(),
-            name: name.to_owned(),
-            kind: RelationKind::View,
-            columns: columns(&schema),
-            comment: None,
-            rows: -1,
-            size_bytes: 0,
-        });
-    }
-    make_unique(&mut relations);
-
+    // Loading every table is what a snapshot costs.
+    let relations = match needs {
+        Needs::Relations => relations(engine, &lake_schemas).await?,
+        Needs::Server | Needs::Nothing => vec![],
+    };
     let own = [PG_CATALOG, INFORMATION_SCHEMA, SYSTEM_CATALOG].map(str::to_owned);
     let schemas = lake_schemas
         .into_iter()
@@ -84,6 +63,41 @@ pub(crate) async fn snapshot(engine: &Arc<Engine>, settings: &Settings, login: &
     }))
 }
 
+async fn relations(engine: &Arc<Engine>, schemas: &[String]) -> Result<Vec<RelationEntry>> {
+    let definitions = engine.metastore.list().await?;
+    let flows: HashSet<&str> =
+        definitions.iter().filter(|d| d.kind == DefinitionKind::Flow).map(|d| d.name.as_str()).collect();
+    let mut relations = Vec::new();
+    for schema in schemas {
+        for name in engine.lake.list_tables(DEFAULT_CATALOG, schema).await? {
+            match engine.lake.load_table(&name).await {
+                Ok(table) => relations.push(table_entry(table.as_ref(), flows.contains(name.to_string().as_str()))),
+                // Dropped since it was listed.
+                Err(e) if e.kind() == ErrorKind::NotFound => (),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+    for definition in definitions.iter().filter(|d| d.kind == DefinitionKind::Stream) {
+        relations.extend(stream_entry(engine, definition).await);
+    }
+    for (name, schema) in system::views(engine).await? {
+        relations.push(RelationEntry {
+            oid: stable_oid(&format!("view {name}")),
+            schema: SYSTEM_CATALOG.to_owned(),
+            name: name.to_owned(),
+            kind: RelationKind::View,
+            columns: columns(&schema),
+            comment: None,
+            source: None,
+            rows: -1,
+            size_bytes: 0,
+        });
+    }
+    make_unique(&mut relations);
+    Ok(relations)
+}
+
 fn sessions(engine: &Engine) -> Vec<SessionEntry> {
     engine
         .sessions()
@@ -111,6 +125,7 @@ fn table_entry(table: &dyn LakeTable, streaming: bool) -> RelationEntry {
         kind: if streaming { RelationKind::StreamingTable } else { RelationKind::Table },
         columns: columns(&info.schema),
         comment: info.properties.get("comment").cloned(),
+        source: None,
         rows: if info.current_snapshot.is_some() { total("total-records").unwrap_or(-1) } else { 0 },
         size_bytes: total("total-files-size").unwrap_or(0),
     }
@@ -121,6 +136,7 @@ async fn stream_entry(engine: &Engine, definition: &Definition) -> Option<Relati
     let mut parts = definition.name.splitn(3, '.').skip(1).map(str::to_owned);
     let (schema, name) = (parts.next()?, parts.next()?);
     let resolved = crate::statement::stream_definition(engine, definition).await.ok();
+    let source = resolved.as_ref().map(|d| (d.spec.connection.name.clone(), d.spec.topic.clone()));
     let columns = resolved.map_or_else(Vec::new, |d| {
         let mut columns: Vec<ColumnEntry> = d.spec.columns.iter().map(|c| column(c.field())).collect();
         for g in &d.generated {
@@ -142,6 +158,7 @@ async fn stream_entry(engine: &Engine, definition: &Definition) -> Option<Relati
         kind: RelationKind::Stream,
         columns,
         comment: None,
+        source: Some(source.unwrap_or_default()),
         rows: -1,
         size_bytes: 0,
     })

@@ -9,25 +9,25 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic;
-use super::text_functions::{float_text, rint, timestamp_text};
+use super::text_functions::{float_text, interval_text, rint, timestamp_text};
 use super::types::timestamptz;
+use super::walk;
+use crate::SqlError;
 
 #[derive(Debug)]
 pub(super) struct PostgresCasts;
 
 /// Functions that read the wall clock of a timestamptz argument.
-const WALL_CLOCK: [&str; 3] = ["date_trunc", "date_part", "date_bin"];
+const WALL_CLOCK: [&str; 4] = ["date_trunc", "date_part", "date_bin", "to_char"];
 
 impl AnalyzerRule for PostgresCasts {
     fn name(&self) -> &str {
@@ -40,20 +40,7 @@ impl AnalyzerRule for PostgresCasts {
             Some(zone) => Some(zone.into()),
         };
         let rules = Rules { zoned: zone.map(|zone| DataType::Timestamp(TimeUnit::Microsecond, Some(zone))) };
-        plan.transform_up_with_subqueries(|node| {
-            let mut schema = merge_schema(&node.inputs());
-            if let LogicalPlan::TableScan(scan) = &node {
-                schema = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
-            }
-            let preserver = NamePreserver::new(&node);
-            let mapped = node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let done = expr.transform_up(|e| rules.apply(e, &schema))?;
-                Ok(done.update_data(|e| name.restore(e)))
-            })?;
-            if mapped.transformed { mapped.map_data(LogicalPlan::recompute_schema) } else { Ok(mapped) }
-        })
-        .map(|t| t.data)
+        walk::expressions(plan, &|expr, schema| rules.apply(expr, schema))
     }
 }
 
@@ -68,17 +55,7 @@ impl AnalyzerRule for DateIntervals {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            let schema = merge_schema(&node.inputs());
-            let preserver = NamePreserver::new(&node);
-            let mapped = node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let done = expr.transform_up(|e| date_interval(e, &schema))?;
-                Ok(done.update_data(|e| name.restore(e)))
-            })?;
-            if mapped.transformed { mapped.map_data(LogicalPlan::recompute_schema) } else { Ok(mapped) }
-        })
-        .map(|t| t.data)
+        walk::expressions(plan, &|expr, schema| date_interval(expr, schema))
     }
 }
 
@@ -126,6 +103,11 @@ impl Rules {
                 let done = arithmetic::checked(b, &left, &right);
                 Ok(done.map_or_else(|| Transformed::no(expr), Transformed::yes))
             }
+            // Of floats, halves go to the even neighbour.
+            Expr::ScalarFunction(f) if f.name() == "round" && f.args.len() == 1 => {
+                let floating = f.args[0].get_type(schema)?.is_floating();
+                Ok(if floating { Transformed::yes(rint().call(f.args.clone())) } else { Transformed::no(expr) })
+            }
             Expr::ScalarFunction(f) if WALL_CLOCK.contains(&f.name()) => {
                 let Some(zoned) = &self.zoned else { return Ok(Transformed::no(expr)) };
                 let returned = expr.get_type(schema)?;
@@ -161,6 +143,11 @@ impl Rules {
             let literal = lit(ScalarValue::Utf8(Some(read)));
             return Ok(Some(self.cast(&literal, &DataType::Utf8, to)?.unwrap_or_else(|| cast(literal, to.clone()))));
         }
+        if is_text(from) && to.is_list() {
+            return Err(SqlError::unsupported("only a literal can be cast from text to an array")
+                .with_hint("Use string_to_array(text, ','), and cast its elements.")
+                .into());
+        }
         if to.is_integer() {
             let rounded = matches!(inner, Expr::ScalarFunction(f) if matches!(f.name(), "round" | "rint" | "trunc" | "floor" | "ceil"));
             return Ok(match from {
@@ -189,6 +176,12 @@ impl Rules {
                         (None, _) => cast(inner.clone(), DataType::Timestamp(TimeUnit::Microsecond, None)),
                     };
                     timestamp_text().call(vec![shown])
+                }
+                DataType::Interval(_) => {
+                    interval_text().call(vec![cast(inner.clone(), DataType::Interval(IntervalUnit::MonthDayNano))])
+                }
+                DataType::Duration(_) => {
+                    interval_text().call(vec![cast(inner.clone(), DataType::Duration(TimeUnit::Microsecond))])
                 }
                 _ => return Ok(None),
             };
@@ -224,7 +217,7 @@ impl Rules {
 }
 
 /// Spellings of a time that PostgreSQL reads and Arrow does not. None where there is nothing to change.
-fn time_text(text: &str) -> Option<String> {
+pub(super) fn time_text(text: &str) -> Option<String> {
     let trimmed = text.trim();
     if trimmed.eq_ignore_ascii_case("epoch") {
         return Some("1970-01-01T00:00:00+00:00".to_owned());

@@ -16,6 +16,7 @@ use super::coop::YieldInJoins;
 use super::functions;
 use super::lateral::LateralUnnest;
 use super::literals::QuotedLiterals;
+use super::operators::PostgresOperators;
 use super::types::PostgresTypes;
 use crate::SqlError;
 use crate::engine::EngineDefaults;
@@ -55,6 +56,7 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
         .with_relation_planners(vec![Arc::new(LateralUnnest)])
         .with_config(config)
         .with_runtime_env(runtime)
+        .with_expr_planners(vec![Arc::new(PostgresOperators)])
         .with_default_features()
         .with_type_planner(Arc::new(PostgresTypes))
         .build();

@@ -53,21 +53,23 @@ pub(crate) async fn compile(
     create: &CreateStreamingTable,
     text: &str,
 ) -> Result<CompiledFlow> {
-    compile_bound(engine, settings, create, text, None).await
+    compile_bound(engine, settings, create, text, None, None).await
 }
 
 /// [`compile`] for a flow that is there already: its stream is the one that it was made on, whatever else the names
 /// in its query have come to mean. A stream of the same name in an earlier schema of the search path would have its
-/// records read from the positions of this one.
+/// records read from the positions of this one. `table` is what its table was made with: another version may give
+/// a number more digits, or fewer, than the one that made the table.
 pub(crate) async fn compile_bound(
     engine: &Arc<Engine>,
     settings: &Settings,
     create: &CreateStreamingTable,
     text: &str,
     bound: Option<&Name>,
+    table: Option<&Schema>,
 ) -> Result<CompiledFlow> {
     let rows = plan_rows(engine, settings, &create.query, bound, Place::StreamingTable).await?;
-    let (plan, output) = to_table(rows.plan, create)?;
+    let (plan, output) = to_table(rows.plan, create, table)?;
     finish(&rows.state, plan, output, rows.relation, text, Place::StreamingTable).await
 }
 
@@ -252,7 +254,11 @@ async fn take_stream(
 }
 
 /// The plan with casts on top that bring its columns into those of the table.
-fn to_table(plan: LogicalPlan, create: &CreateStreamingTable) -> Result<(LogicalPlan, SchemaRef)> {
+fn to_table(
+    plan: LogicalPlan,
+    create: &CreateStreamingTable,
+    table: Option<&Schema>,
+) -> Result<(LogicalPlan, SchemaRef)> {
     let schema = plan.schema().clone();
     if !create.columns.is_empty() && create.columns.len() != schema.fields().len() {
         return Err(SqlError::new(
@@ -270,7 +276,12 @@ fn to_table(plan: LogicalPlan, create: &CreateStreamingTable) -> Result<(Logical
         let found = schema.field(i);
         let field = match create.columns.get(i) {
             Some(declared) => Field::new(&declared.name, arrow_type(&declared.data_type)?, !declared.not_null),
-            None => Field::new(display_name(found.name()), stored_type(found.data_type()), found.is_nullable()),
+            None => {
+                let (name, own) = (display_name(found.name()), stored_type(found.data_type()));
+                let kept = table.and_then(|t| t.fields().get(i)).filter(|f| *f.name() == name);
+                let kept = kept.map(|f| f.data_type()).filter(|kept| keeps_digits(&own, kept)).cloned();
+                Field::new(name, kept.unwrap_or(own), found.is_nullable())
+            }
         };
         if fields.iter().any(|f| f.name() == field.name()) {
             return Err(SqlError::new(
@@ -289,6 +300,17 @@ fn to_table(plan: LogicalPlan, create: &CreateStreamingTable) -> Result<(Logical
     }
     let plan = LogicalPlanBuilder::from(plan).project(exprs)?.build()?;
     Ok((plan, Arc::new(Schema::new(fields))))
+}
+
+/// True where a cast between numbers gives the same number or an error, never one that is rounded.
+fn keeps_digits(from: &DataType, to: &DataType) -> bool {
+    use DataType as D;
+    match (from, to) {
+        (D::Decimal128(_, from), D::Decimal128(_, to)) => to >= from,
+        (D::Int32 | D::Int64, D::Int64 | D::Decimal128(_, 0..)) => true,
+        (D::Int32 | D::Float32, D::Float64) => true,
+        _ => false,
+    }
 }
 
 /// The type in which a table keeps a column of the query.

@@ -2,12 +2,14 @@
 
 use std::any::Any;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::array::{AsArray, BooleanArray};
+use arrow::datatypes::{DataType, Int32Type, TimeUnit};
 use datafusion::common::{ScalarValue, exec_err, plan_err};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::functions_aggregate;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, cast,
     simplify::{ExprSimplifyResult, SimplifyContext},
@@ -15,6 +17,7 @@ use datafusion::logical_expr::{
 use tidewater_catalogs::DEFAULT_CATALOG;
 
 use super::types::timestamptz;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::Login;
 use crate::settings::{SERVER_VERSION, Settings};
@@ -27,7 +30,19 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
         state.register_udf(constant(name, text(DEFAULT_CATALOG)))?;
     }
     state.register_udf(Arc::new(ScalarUDF::from(Timezone::new())))?;
+    state.register_udf(Arc::new(ScalarUDF::from(TypeOf { signature: Signature::any(1, Volatility::Immutable) })))?;
     state.register_udaf(super::sum::sum())?;
+    state.register_udaf(super::average::avg())?;
+    for (udaf, alias) in [
+        (functions_aggregate::variance::var_samp_udaf(), "variance"),
+        (functions_aggregate::bool_and_or::bool_and_udaf(), "every"),
+    ] {
+        state.register_udaf(Arc::new(udaf.as_ref().clone().with_aliases([alias])))?;
+    }
+    state.register_udf(super::quantified::udf())?;
+    state.register_udf(super::words::as_is())?;
+    // Its patterns are not PostgreSQL's; with it goes its other name, date_format.
+    state.deregister_udf("to_char")?;
     for function in tidewater_udfs::all() {
         state.register_udf(function)?;
     }
@@ -35,13 +50,23 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
 }
 
 /// Those that know the session.
-pub(super) fn register_session(state: &mut SessionState, settings: &Settings, login: &Login, pid: i32) -> Result<()> {
+pub(super) fn register_session(
+    state: &mut SessionState,
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    login: &Login,
+    pid: i32,
+) -> Result<()> {
     let schema = settings.search_path().into_iter().next();
     state.register_udf(constant("current_schema", ScalarValue::Utf8(schema)))?;
     for name in ["current_user", "session_user", "user", "current_role"] {
         state.register_udf(constant(name, text(&login.user)))?;
     }
     state.register_udf(constant("pg_backend_pid", ScalarValue::Int32(Some(pid))))?;
+    state.register_udf(Arc::new(ScalarUDF::from(CancelBackend {
+        engine: Arc::downgrade(engine),
+        signature: Signature::uniform(1, vec![DataType::Int32, DataType::Int64], Volatility::Volatile),
+    })))?;
     state.register_udf(Arc::new(ScalarUDF::from(CurrentSetting {
         signature: Signature::one_of(
             vec![
@@ -208,5 +233,73 @@ impl ScalarUDFImpl for Timezone {
     }
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         exec_err!("AT TIME ZONE needs a literal zone")
+    }
+}
+
+/// `pg_typeof(any) → text`: the name of the type. It is gone when the plan is optimised.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct TypeOf {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for TypeOf {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn name(&self) -> &str {
+        "pg_typeof"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+        Ok(DataType::Utf8)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let Some(field) = args.arg_fields.first() else { return exec_err!("pg_typeof takes one argument") };
+        Ok(ColumnarValue::Scalar(text(&tidewater_catalogs_system::type_name(field.data_type()))))
+    }
+}
+
+/// `pg_cancel_backend(pid)`: true where there was such a session.
+#[derive(Debug)]
+struct CancelBackend {
+    engine: Weak<Engine>,
+    signature: Signature,
+}
+
+impl PartialEq for CancelBackend {
+    fn eq(&self, other: &Self) -> bool {
+        self.engine.ptr_eq(&other.engine)
+    }
+}
+impl Eq for CancelBackend {}
+impl Hash for CancelBackend {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for CancelBackend {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn name(&self) -> &str {
+        "pg_cancel_backend"
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, _: &[DataType]) -> DfResult<DataType> {
+        Ok(DataType::Boolean)
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [pids] = arrays.as_slice() else { return exec_err!("pg_cancel_backend takes one argument") };
+        let pids = arrow::compute::cast(pids, &DataType::Int32)?;
+        let pids = pids.as_primitive::<Int32Type>();
+        let Some(engine) = self.engine.upgrade() else { return exec_err!("the server is gone") };
+        let done: BooleanArray = pids.iter().map(|pid| pid.map(|pid| engine.cancel_session(pid))).collect();
+        Ok(ColumnarValue::Array(Arc::new(done)))
     }
 }

@@ -7,12 +7,7 @@ use crate::SqlError;
 use crate::error::Result;
 
 /// Functions whose patterns or results differ in silence, with what to use instead.
-const FUNCTIONS: &[(&str, &str)] = &[
-    ("to_char", "Use date_trunc, extract or a cast to text."),
-    ("date_format", "Use date_trunc, extract or a cast to text."),
-    ("to_timestamp", "Cast text with ::timestamptz; numbers with timestamptz 'epoch' arithmetic on the client."),
-    ("to_date", "Cast text with ::date."),
-];
+const FUNCTIONS: &[(&str, &str)] = &[("date_format", "Use to_char(time, 'YYYY-MM-DD').")];
 
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut refused: Option<SqlError> = None;

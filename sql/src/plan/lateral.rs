@@ -6,10 +6,12 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::common::{Column, UnnestOptions, not_impl_err, plan_err};
+use arrow::datatypes::DataType;
+use datafusion::common::{Column, RecursionUnnestOption, UnnestOptions, not_impl_err, plan_err};
 use datafusion::error::Result as DfResult;
+use datafusion::functions::core::expr_fn::get_field;
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
-use datafusion::logical_expr::{Expr as PlanExpr, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr as PlanExpr, ExprSchemable, LogicalPlanBuilder};
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, Select, TableFactor, TableWithJoins, Value,
     Visit, Visitor,
@@ -87,6 +89,10 @@ fn as_unnest(factor: &mut TableFactor) {
 }
 
 fn lateral(factor: &TableFactor) -> bool {
+    matches!(factor, TableFactor::UNNEST { array_exprs, .. } if reads_columns(array_exprs))
+}
+
+pub(super) fn reads_columns(exprs: &Vec<Expr>) -> bool {
     struct Columns(bool);
     impl Visitor for Columns {
         type Break = ();
@@ -95,9 +101,8 @@ fn lateral(factor: &TableFactor) -> bool {
             if self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }
-    let TableFactor::UNNEST { array_exprs, .. } = factor else { return false };
     let mut columns = Columns(false);
-    let _ = array_exprs.visit(&mut columns);
+    let _ = exprs.visit(&mut columns);
     columns.0
 }
 
@@ -133,6 +138,8 @@ fn nested(left: TableWithJoins, unnest: TableFactor) -> TableWithJoins {
 }
 
 /// The unnested column while it has no name yet. Nobody can write this one.
+const ARRAY: &str = "\u{1}array";
+/// And this is it afterwards. One name for both would have the optimizer take members out of the array.
 const ELEMENT: &str = "\u{1}element";
 
 /// Plans the joins that [`nest`] made.
@@ -162,34 +169,54 @@ impl RelationPlanner for LateralUnnest {
         };
         let left = context.plan(table_with_joins.relation)?;
         let expr = context.sql_to_expr(array.clone(), left.schema())?;
-        let (table, column) = match alias {
+        let (table, renamed) = match alias {
             Some(alias) => {
-                let table = context.normalize_ident(alias.name);
-                match alias.columns.as_slice() {
-                    [] => (table.clone(), table),
-                    [column] => (table, context.normalize_ident(column.name.clone())),
-                    _ => {
-                        return plan_err!(
-                            "table \"{table}\" has 1 columns available but {} columns specified",
-                            alias.columns.len()
-                        );
-                    }
-                }
+                let renamed = alias.columns.into_iter().map(|c| context.normalize_ident(c.name));
+                let renamed: Vec<String> = renamed.collect();
+                (context.normalize_ident(alias.name), renamed)
             }
-            None => ("unnest".to_owned(), "unnest".to_owned()),
+            None => ("unnest".to_owned(), vec![]),
         };
+        // Rows become the columns of their members, anything else is one column.
+        let members = match expr.get_type(left.schema())? {
+            DataType::List(item) | DataType::LargeList(item) => match item.data_type() {
+                DataType::Struct(members) => Some(members.clone()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let available = members.as_ref().map_or(1, |m| m.len());
+        if renamed.len() > available {
+            return plan_err!(
+                "table \"{table}\" has {available} columns available but {} columns specified",
+                renamed.len()
+            );
+        }
         let kept: Vec<PlanExpr> = left.schema().columns().into_iter().map(PlanExpr::Column).collect();
         let mut exprs = kept.clone();
-        exprs.push(expr.alias(ELEMENT));
+        exprs.push(expr.alias(ARRAY));
         // What is unnested loses its qualifier, so that it gets one afterwards.
         let element = Column::new_unqualified(ELEMENT);
         let mut named = kept;
-        named.push(PlanExpr::Column(element.clone()).alias_qualified(Some(table), column));
+        let name = |i: usize, own: &str| renamed.get(i).map_or(own, String::as_str).to_owned();
+        let value = PlanExpr::Column(element.clone());
+        match members {
+            Some(members) => named.extend(members.iter().enumerate().map(|(i, member)| {
+                let column = name(i, member.name());
+                get_field(value.clone(), member.name().as_str()).alias_qualified(Some(table.as_str()), column)
+            })),
+            None => named.push(value.alias_qualified(Some(table.as_str()), name(0, &table))),
+        }
         // Rows whose array is empty or null have no partner, as with any inner join.
-        let options = UnnestOptions::new().with_preserve_nulls(false);
+        let array = Column::new_unqualified(ARRAY);
+        let options = UnnestOptions::new().with_preserve_nulls(false).with_recursions(RecursionUnnestOption {
+            input_column: array.clone(),
+            output_column: element,
+            depth: 1,
+        });
         let plan = LogicalPlanBuilder::from(left)
             .project(exprs)?
-            .unnest_columns_with_options(vec![element], options)?
+            .unnest_columns_with_options(vec![array], options)?
             .project(named)?
             .build()?;
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, None))))

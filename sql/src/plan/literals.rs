@@ -1,15 +1,18 @@
 //! A quoted literal takes the type of what it is compared with, as in PostgreSQL: `price > '9'` compares numbers.
-//! (The engine would compare texts, and find '10' smaller than '9'.) Runs before type coercion.
+//! (The engine would compare texts, and find '10' smaller than '9'.) A literal that is cast to an array is read as
+//! one. Runs before type coercion.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
+use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::text_functions::interval_length;
+use super::{casts, interval, numeric, quantified, walk};
+use crate::{SqlError, SqlState};
 
 #[derive(Debug)]
 pub(super) struct QuotedLiterals;
@@ -20,58 +23,131 @@ impl AnalyzerRule for QuotedLiterals {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            let mut schema = merge_schema(&node.inputs());
-            if let LogicalPlan::TableScan(scan) = &node {
-                schema = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
-            }
-            let schema = DFSchemaRef::new(schema);
-            let preserver = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = preserver.save(&expr);
-                let done = expr.transform_up(|e| typed(e, &schema))?;
-                Ok(done.update_data(|e| name.restore(e)))
-            })
-        })
-        .map(|t| t.data)
+        walk::expressions(plan, &typed)
     }
 }
 
 fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::BinaryExpr(mut b) if is_comparison(&b.op) => {
-            if let Some(right) = like(&b.right, &b.left, schema) {
+            if let Some(right) = like(&b.right, &b.left, schema)? {
                 *b.right = right;
-            } else if let Some(left) = like(&b.left, &b.right, schema) {
+            } else if let Some(left) = like(&b.left, &b.right, schema)? {
                 *b.left = left;
-            } else {
+            } else if !floats(&mut [&mut *b.left, &mut *b.right], schema) && !lengths(&mut b.left, &mut b.right, schema)
+            {
                 return Ok(Transformed::no(Expr::BinaryExpr(b)));
             }
             Transformed::yes(Expr::BinaryExpr(b))
         }
+        // Where a type was not known yet when the operator was planned.
+        Expr::BinaryExpr(b) if b.op == Operator::Divide => {
+            match (b.left.get_type(schema.as_ref()), b.right.get_type(schema.as_ref())) {
+                (Ok(left), Ok(right)) if numeric::divides(&left, &right) => {
+                    Transformed::yes(numeric::divide(*b.left, *b.right))
+                }
+                _ => Transformed::no(Expr::BinaryExpr(b)),
+            }
+        }
         Expr::Between(mut between) => {
-            let (low, high) = (like(&between.low, &between.expr, schema), like(&between.high, &between.expr, schema));
-            let changed = low.is_some() || high.is_some();
+            let (low, high) = (like(&between.low, &between.expr, schema)?, like(&between.high, &between.expr, schema)?);
+            let mut changed = low.is_some() || high.is_some();
             if let Some(low) = low {
                 *between.low = low;
             }
             if let Some(high) = high {
                 *between.high = high;
             }
+            changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
         Expr::InList(mut list) => {
             let mut changed = false;
             for item in &mut list.list {
-                if let Some(new) = like(item, &list.expr, schema) {
+                if let Some(new) = like(item, &list.expr, schema)? {
                     *item = new;
                     changed = true;
                 }
             }
+            let mut all = vec![&mut *list.expr];
+            all.extend(&mut list.list);
+            changed |= floats(&mut all, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
+        }
+        Expr::Case(mut case) => {
+            let (mut when, mut then): (Vec<&mut Expr>, Vec<&mut Expr>) =
+                case.when_then_expr.iter_mut().map(|(w, t)| (&mut **w, &mut **t)).unzip();
+            when.extend(case.expr.as_deref_mut());
+            then.extend(case.else_expr.as_deref_mut());
+            let changed = floats(&mut when, schema) | floats(&mut then, schema);
+            Transformed::new_transformed(Expr::Case(case), changed)
+        }
+        Expr::Cast(cast) => match (cast.expr.as_ref(), &cast.data_type) {
+            (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::List(item)) => {
+                let items = array(text, item.data_type())?;
+                Transformed::yes(lit(ScalarValue::List(ScalarValue::new_list_nullable(&items, item.data_type()))))
+            }
+            _ => Transformed::no(Expr::Cast(cast)),
+        },
+        Expr::ScalarFunction(f) if f.name() == quantified::NAME => match quantified::resolve(&f, schema)? {
+            // What was written out is a comparison with literals of its own.
+            Some(Expr::InList(list)) => Transformed::yes(typed(Expr::InList(list), schema)?.data),
+            Some(new) => Transformed::yes(new.transform_up(|e| typed(e, schema))?.data),
+            None => Transformed::no(Expr::ScalarFunction(f)),
+        },
+        Expr::ScalarFunction(mut f) if ONE_TYPE.contains(&f.name()) => {
+            let changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
+            let types = || f.args.iter().filter_map(|e| e.get_type(schema.as_ref()).ok());
+            if f.name() == "power" && types().any(|t| matches!(t, DataType::Decimal128(..))) {
+                return Err(no_power().into());
+            }
+            Transformed::new_transformed(Expr::ScalarFunction(f), changed)
         }
         other => Transformed::no(other),
     })
+}
+
+/// Functions that bring their arguments to one type.
+const ONE_TYPE: [&str; 6] = ["coalesce", "greatest", "least", "nullif", "make_array", "power"];
+
+/// Beside a double precision a numeric is one as well, as in PostgreSQL. (The engine would make the double a numeric,
+/// and cut it to 15 digits behind the point.) True where something was changed.
+fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
+    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
+    let decimal = |t: &Option<DataType>| matches!(t, Some(DataType::Decimal128(..)));
+    if !types.iter().flatten().any(DataType::is_floating) || !types.iter().any(decimal) {
+        return false;
+    }
+    for (expr, _) in exprs.iter_mut().zip(&types).filter(|(_, t)| decimal(t)) {
+        let exact = match expr {
+            // Arrow divides, and may be off by the last digit.
+            Expr::Literal(ScalarValue::Decimal128(Some(v), _, scale), _) => format!("{v}e-{scale}").parse::<f64>().ok(),
+            _ => None,
+        };
+        **expr = match exact {
+            Some(float) => lit(float),
+            None => cast(expr.clone(), DataType::Float64),
+        };
+    }
+    true
+}
+
+/// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)
+fn lengths(left: &mut Expr, right: &mut Expr, schema: &DFSchemaRef) -> bool {
+    let interval = |e: &Expr| matches!(e.get_type(schema.as_ref()), Ok(DataType::Interval(_)));
+    if !interval(left) || !interval(right) {
+        return false;
+    }
+    for side in [left, right] {
+        let whole = cast(side.clone(), DataType::Interval(IntervalUnit::MonthDayNano));
+        *side = interval_length().call(vec![whole]);
+    }
+    true
+}
+
+/// The engine would keep the scale of the base, and cut the digits behind it.
+pub(super) fn no_power() -> SqlError {
+    SqlError::unsupported("powers of numeric are not supported").with_hint("Cast one side to double precision.")
 }
 
 fn is_comparison(op: &Operator) -> bool {
@@ -80,16 +156,92 @@ fn is_comparison(op: &Operator) -> bool {
 }
 
 /// The literal in the type of `other`, where it is a quoted one and `other` a number or boolean.
-fn like(literal: &Expr, other: &Expr, schema: &DFSchemaRef) -> Option<Expr> {
-    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return None };
-    let target = match other.get_type(schema.as_ref()).ok()? {
+fn like(literal: &Expr, other: &Expr, schema: &DFSchemaRef) -> Result<Option<Expr>> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
+    match other.get_type(schema.as_ref()) {
+        Ok(t) if t.is_numeric() || t == DataType::Boolean => Ok(value(text, &t)?.map(lit)),
+        _ => Ok(None),
+    }
+}
+
+/// A literal in a type. None where literals are not read in that type here; 22P02 and its kin where the text is none.
+pub(super) fn value(text: &str, to: &DataType) -> Result<Option<ScalarValue>> {
+    let read = |text: &str, to: &DataType| Ok(Some(ScalarValue::from(text).cast_to(to)?));
+    let trimmed = text.trim();
+    match to {
         // Enough digits behind the point that none of the literal's is rounded away.
         DataType::Decimal128(_, scale) => {
-            let digits = text.trim().split_once('.').map_or(0, |(_, fraction)| fraction.len());
-            DataType::Decimal128(38, scale.max(i8::try_from(digits).ok().filter(|d| *d <= 38)?))
+            let digits = trimmed.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+            match i8::try_from(digits).ok().filter(|d| *d <= 38) {
+                Some(digits) => read(trimmed, &DataType::Decimal128(38, *scale.max(&digits))),
+                None => Ok(None),
+            }
         }
-        t if t.is_numeric() || t == DataType::Boolean => t,
-        _ => return None,
-    };
-    Some(cast(literal.clone(), target))
+        t if t.is_numeric() || *t == DataType::Boolean => read(trimmed, t),
+        DataType::Utf8 => Ok(Some(ScalarValue::from(text))),
+        DataType::Date32 | DataType::Timestamp(..) => {
+            let read_as = casts::time_text(text);
+            read(read_as.as_deref().unwrap_or(text), to)
+        }
+        DataType::Time64(_) => read(trimmed, to),
+        DataType::Interval(_) => Ok(Some(interval::literal(text)?)),
+        _ => Ok(None),
+    }
+}
+
+/// The elements of `{1,2}` in one type; nulls are of that type as well.
+pub(super) fn array(text: &str, item: &DataType) -> Result<Vec<ScalarValue>> {
+    let refused = || SqlError::unsupported(format!("literals of arrays of {item} are not supported"));
+    let items = array_items(text)?.into_iter().map(|element| match element {
+        None => ScalarValue::try_from(item),
+        Some(text) => value(&text, item)?.ok_or_else(refused)?.cast_to(item),
+    });
+    items.collect()
+}
+
+/// Elements of `{1,NULL,"a\"b"}`. Nested arrays and explicit bounds are refused.
+pub fn array_items(text: &str) -> Result<Vec<Option<String>>, SqlError> {
+    let malformed = || SqlError::new(SqlState::INVALID_TEXT, format!("malformed array literal: \"{text}\""));
+    let inner = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or_else(malformed)?;
+    let mut items = Vec::new();
+    if inner.trim().is_empty() {
+        return Ok(items);
+    }
+    let mut chars = inner.chars().peekable();
+    loop {
+        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+        let mut item = String::new();
+        if chars.next_if_eq(&'"').is_some() {
+            loop {
+                match chars.next().ok_or_else(malformed)? {
+                    '"' => break,
+                    '\\' => item.push(chars.next().ok_or_else(malformed)?),
+                    c => item.push(c),
+                }
+            }
+            while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
+            items.push(Some(item));
+        } else {
+            while let Some(c) = chars.next_if(|c| *c != ',') {
+                match c {
+                    '{' | '}' => {
+                        return Err(SqlError::unsupported("arrays of more than one dimension are not supported"));
+                    }
+                    '"' => return Err(malformed()),
+                    '\\' => item.push(chars.next().ok_or_else(malformed)?),
+                    c => item.push(c),
+                }
+            }
+            let item = item.trim_end();
+            if item.is_empty() {
+                return Err(malformed());
+            }
+            items.push((!item.eq_ignore_ascii_case("null")).then(|| item.to_owned()));
+        }
+        match chars.next() {
+            None => return Ok(items),
+            Some(',') => {}
+            Some(_) => return Err(malformed()),
+        }
+    }
 }

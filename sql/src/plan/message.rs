@@ -101,6 +101,11 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     if text.contains("Scalar subquery should only return one column") || text.contains("subquery must return") {
         return SqlError::syntax("subquery must return only one column");
     }
+    if let Some(field) =
+        between(text, "Field ", " not found in struct").or_else(|| between(text, "field ", " not found in struct"))
+    {
+        return SqlError::undefined_column(field);
+    }
     if let Some(field) = between(text, "No field named ", ".") {
         return SqlError::undefined_column(field.trim_matches('"'));
     }
@@ -116,7 +121,219 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     SqlError::new(SqlState::SYNTAX_ERROR, lower_first(text))
 }
 
+/// Functions that PostgreSQL 15 has and that are not here, by what to do instead.
+const MISSING: &[(&str, &[&str])] = &[
+    (
+        "Read members with json -> 'key' and json ->> 'key'.",
+        &[
+            "json_extract_path",
+            "json_extract_path_text",
+            "jsonb_extract_path",
+            "jsonb_extract_path_text",
+            "json_array_elements",
+            "json_array_elements_text",
+            "jsonb_array_elements",
+            "jsonb_array_elements_text",
+            "json_each",
+            "json_each_text",
+            "jsonb_each",
+            "jsonb_each_text",
+            "json_object_keys",
+            "jsonb_object_keys",
+            "json_array_length",
+            "jsonb_array_length",
+            "json_typeof",
+            "jsonb_typeof",
+            "json_populate_record",
+            "json_to_record",
+            "json_to_recordset",
+            "jsonb_path_query",
+            "jsonb_path_exists",
+            "jsonb_set",
+            "jsonb_insert",
+            "jsonb_pretty",
+            "json_strip_nulls",
+            "jsonb_strip_nulls",
+        ],
+    ),
+    (
+        "Build JSON on the client, or return the columns.",
+        &[
+            "to_json",
+            "to_jsonb",
+            "row_to_json",
+            "array_to_json",
+            "json_build_object",
+            "json_build_array",
+            "jsonb_build_object",
+            "jsonb_build_array",
+            "json_object",
+            "jsonb_object",
+            "json_agg",
+            "jsonb_agg",
+            "json_object_agg",
+            "jsonb_object_agg",
+            "xmlagg",
+            "xmlelement",
+            "xmlforest",
+        ],
+    ),
+    (
+        "Use date_trunc, extract, intervals and casts.",
+        &[
+            "justify_days",
+            "justify_hours",
+            "justify_interval",
+            "make_interval",
+            "make_time",
+            "make_timestamp",
+            "make_timestamptz",
+            "clock_timestamp",
+            "statement_timestamp",
+            "transaction_timestamp",
+            "timeofday",
+            "localtime",
+            "localtimestamp",
+            "isfinite",
+            "date_add",
+            "date_subtract",
+            "to_number",
+        ],
+    ),
+    (
+        "Use + - * / % and CASE, or compute it on the client.",
+        &[
+            "div",
+            "width_bucket",
+            "scale",
+            "min_scale",
+            "trim_scale",
+            "gamma",
+            "lgamma",
+            "erf",
+            "sind",
+            "cosd",
+            "tand",
+            "asind",
+            "acosd",
+            "atand",
+            "atan2d",
+            "setseed",
+            "random_normal",
+        ],
+    ),
+    (
+        "Use ~, regexp_like, regexp_replace, split_part, substring and ||.",
+        &[
+            "regexp_matches",
+            "regexp_split_to_array",
+            "regexp_split_to_table",
+            "regexp_substr",
+            "quote_ident",
+            "quote_literal",
+            "quote_nullable",
+            "parse_ident",
+            "unistr",
+            "normalize",
+            "string_to_table",
+            "convert",
+            "convert_to",
+            "get_byte",
+            "set_byte",
+            "get_bit",
+            "set_bit",
+            "to_ascii",
+            "casefold",
+        ],
+    ),
+    (
+        "Use array subscripts, unnest, cardinality and = ANY.",
+        &[
+            "array_dims",
+            "array_fill",
+            "array_lower",
+            "array_upper",
+            "generate_subscripts",
+            "trim_array",
+            "array_sample",
+        ],
+    ),
+    (
+        "Use count, sum, avg, min, max, array_agg, string_agg and window functions.",
+        &["mode", "percentile_disc", "range_agg", "range_intersect_agg", "any_value", "grouping_id", "regr_avgxx"],
+    ),
+    ("Streams and tables have no sequences; use _partition and _offset.", &["nextval", "currval", "setval", "lastval"]),
+    ("Use pg_cancel_backend(pid), which stops the statement and keeps the session.", &["pg_terminate_backend"]),
+    ("Use pg_sleep(seconds).", &["pg_sleep_for", "pg_sleep_until"]),
+    (
+        "There is no lock to take: each statement sees one state and commits by itself.",
+        &[
+            "pg_advisory_lock",
+            "pg_advisory_xact_lock",
+            "pg_try_advisory_lock",
+            "pg_try_advisory_xact_lock",
+            "pg_advisory_unlock",
+            "pg_advisory_lock_shared",
+            "pg_try_advisory_lock_shared",
+            "txid_current",
+            "txid_current_snapshot",
+            "pg_current_xact_id",
+            "pg_current_snapshot",
+            "pg_export_snapshot",
+        ],
+    ),
+    (
+        "Search with LIKE, ILIKE or ~.",
+        &[
+            "to_tsvector",
+            "to_tsquery",
+            "plainto_tsquery",
+            "phraseto_tsquery",
+            "websearch_to_tsquery",
+            "ts_rank",
+            "ts_rank_cd",
+            "ts_headline",
+            "setweight",
+            "tsvector_to_array",
+            "similarity",
+        ],
+    ),
+    (
+        "Addresses are text here.",
+        &["host", "hostmask", "netmask", "network", "broadcast", "masklen", "inet_same_family", "abbrev", "family"],
+    ),
+    (
+        "Ask system.flows and system.flow_lag for the state of the server.",
+        &[
+            "pg_reload_conf",
+            "pg_postmaster_start_time",
+            "pg_conf_load_time",
+            "pg_stat_reset",
+            "pg_current_wal_lsn",
+            "pg_last_wal_replay_lsn",
+            "pg_wal_lsn_diff",
+            "pg_relation_filepath",
+            "pg_blocking_pids",
+            "inet_client_addr",
+            "inet_client_port",
+            "inet_server_addr",
+            "inet_server_port",
+            "pg_notify",
+            "lo_import",
+            "pg_read_file",
+            "pg_ls_dir",
+            "pg_stat_file",
+            "dblink",
+            "pg_logical_emit_message",
+        ],
+    ),
+];
+
 fn undefined_function(name: &str, text: &str) -> SqlError {
+    let plain = name.to_ascii_lowercase();
+    if let Some((hint, _)) = MISSING.iter().find(|(_, names)| names.contains(&plain.as_str())) {
+        return SqlError::unsupported(format!("function {plain}() is not supported yet")).with_hint(*hint);
+    }
     let error = SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"));
     match between(text, "Did you mean '", "'") {
         Some(nearest) => error.with_hint(format!("Perhaps you meant \"{nearest}\".")),
@@ -150,6 +367,20 @@ pub(crate) fn execution_error(message: &str) -> SqlError {
     }
     if lower.contains("overflow") {
         return SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range").with_detail(text);
+    }
+    let state = [
+        ("date/time field value out of range", SqlState::DATETIME_OVERFLOW),
+        ("invalid input syntax for type json", SqlState::INVALID_TEXT),
+        ("invalid value \"", SqlState::INVALID_DATETIME),
+        ("too few arguments for format()", SqlState::INVALID_PARAMETER),
+        ("unrecognized format()", SqlState::INVALID_PARAMETER),
+        ("unterminated format()", SqlState::INVALID_PARAMETER),
+    ];
+    if let Some((_, state)) = state.into_iter().find(|(begin, _)| text.starts_with(begin)) {
+        return SqlError::new(state, text);
+    }
+    if text.starts_with("relation \"") && text.ends_with("\" does not exist") {
+        return SqlError::new(SqlState::UNDEFINED_TABLE, text);
     }
     if lower.contains("more than one row") {
         return SqlError::new(

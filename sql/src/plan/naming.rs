@@ -156,6 +156,7 @@ fn figure(expr: &Expr) -> Option<(String, bool)> {
         Expr::CompoundFieldAccess { root, access_chain } => {
             let field = access_chain.iter().rev().find_map(|a| match a {
                 AccessExpr::Dot(Expr::Identifier(ident)) => Some((fold(ident), true)),
+                AccessExpr::Dot(Expr::Value(v)) => v.value.clone().into_string().map(|name| (name, true)),
                 AccessExpr::Subscript(Subscript::Index { .. } | Subscript::Slice { .. }) | AccessExpr::Dot(_) => None,
             });
             field.or_else(|| figure(root))

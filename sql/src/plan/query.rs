@@ -18,7 +18,7 @@ use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
 use super::relation::{self, Read, Relation, TableRelation};
-use super::{functions, guard, live, output, rewrite, scope, single_value, stream_scan, wildcard};
+use super::{functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
 use crate::dialect::{Name, ParsedStatement};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -96,7 +96,7 @@ impl<'a> Planner<'a> {
         let zone = self.settings.time_zone();
         state.config_mut().options_mut().execution.time_zone =
             Some(if zone == "UTC" { "+00:00".to_owned() } else { zone });
-        functions::register_session(&mut state, self.settings, self.login, self.pid)?;
+        functions::register_session(&mut state, self.engine, self.settings, self.login, self.pid)?;
         state.mark_start_execution();
         Ok(state)
     }
@@ -110,9 +110,9 @@ impl<'a> Planner<'a> {
     ) -> Result<Planned> {
         let mut query = Box::new(query.clone());
         rewrite::forms(&mut query, self.statement)?;
-        let catalog = match pg::needs_catalog(&query) {
-            true => Some(pg::snapshot(self.engine, self.settings, self.login).await?),
-            false => None,
+        let catalog = match pg::needs(&query) {
+            pg::Needs::Nothing => None,
+            needs => Some(pg::snapshot(self.engine, self.settings, self.login, needs).await?),
         };
         let relations = self.relations(&query, catalog.as_deref()).await?;
         let exposed = wildcard::mentioned(&query);
@@ -142,7 +142,10 @@ impl<'a> Planner<'a> {
         limit_parameters(&query, &mut params);
         if params.iter().any(Option::is_none) {
             let first = self.to_plan(&state, &sources, &query, &[])?;
-            let inferred = first.get_parameter_types().map_err(|e| SqlError::planning(&e, self.statement))?;
+            let mut inferred = first.get_parameter_types().map_err(|e| SqlError::planning(&e, self.statement))?;
+            quantified::parameter_types(&first, &mut |name, data_type| {
+                inferred.insert(name.to_owned(), Some(data_type));
+            })?;
             for (i, param) in params.iter_mut().enumerate() {
                 if param.is_none() {
                     *param = inferred.get(&format!("${}", i + 1)).cloned().flatten().map(parameter_type);

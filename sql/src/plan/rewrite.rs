@@ -4,11 +4,13 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    self, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments,
-    Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor,
-    TableWithJoins, Value, VisitMut, VisitorMut,
+    self, AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr,
+    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
 
+use super::words::{AS_IS, like_any, plain_interval, quantified, renamed};
 use crate::dialect::{ParsedStatement, fold, stream_marker};
 use crate::error::Result;
 use crate::{SqlError, SqlState};
@@ -20,11 +22,11 @@ pub(super) fn forms(query: &mut Query, statement: Option<&ParsedStatement>) -> R
 
 /// The forms of an expression that stands alone.
 pub(super) fn expression(expr: &mut Expr) -> Result<()> {
-    finish(expr.visit(&mut Rewriter { statement: None }))
+    finish(expr.visit(&mut Rewriter { statement: None, aggregates: 0 }))
 }
 
 fn run(query: &mut Query, statement: Option<&ParsedStatement>) -> Result<()> {
-    finish(query.visit(&mut Rewriter { statement }))
+    finish(query.visit(&mut Rewriter { statement, aggregates: 0 }))
 }
 
 fn finish(flow: ControlFlow<SqlError>) -> Result<()> {
@@ -36,6 +38,8 @@ fn finish(flow: ControlFlow<SqlError>) -> Result<()> {
 
 struct Rewriter<'a> {
     statement: Option<&'a ParsedStatement>,
+    /// Calls of aggregates around the expression that is visited.
+    aggregates: usize,
 }
 
 fn cf(result: Result<()>) -> ControlFlow<SqlError> {
@@ -56,8 +60,25 @@ impl VisitorMut for Rewriter<'_> {
         cf(factor_forms(factor, self.statement))
     }
 
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        self.aggregates += usize::from(is_aggregate(expr));
+        ControlFlow::Continue(())
+    }
+
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
-        cf(expr_forms(expr))
+        self.aggregates -= usize::from(is_aggregate(expr));
+        let cast = match expr {
+            Expr::Cast { expr: inner, data_type, .. } if !matches!(inner.as_ref(), Expr::Value(_)) => {
+                Some(data_type.to_string())
+            }
+            _ => None,
+        };
+        cf(expr_forms(expr))?;
+        if let (Some(to), 1..) = (cast, self.aggregates) {
+            let inner = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+            *expr = call(AS_IS, vec![inner, string(&to)]);
+        }
+        ControlFlow::Continue(())
     }
 }
 
@@ -104,9 +125,7 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             distinct_names(&select.from)?;
             super::lateral::nest(select)?;
             for item in &mut select.projection {
-                if let SelectItem::UnnamedExpr(_) = item {
-                    name_before(item);
-                }
+                name_before(item);
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
                     let _ = expr.visit(&mut ExistsRewriter { depth: 0 });
                 }
@@ -232,7 +251,8 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
             if *with_offset || *with_ordinality {
                 return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet"));
             }
-            if array_exprs.len() == 1 {
+            // One that reads columns is planned here, and may have several columns.
+            if array_exprs.len() == 1 && !super::lateral::reads_columns(array_exprs) {
                 column_alias(alias, "unnest");
             }
         }
@@ -283,6 +303,81 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 *expr = call("timezone", vec![*time_zone, *timestamp]);
             }
         }
+        Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
+            if let Expr::AnyOp { left, compare_op, right, .. } = expr {
+                *expr = quantified(left, compare_op, "any", right)?;
+            } else if let Expr::AllOp { left, compare_op, right } = expr {
+                *expr = quantified(left, compare_op, "all", right)?;
+            }
+        }
+        Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => *expr = like_any(expr)?,
+        Expr::CompoundFieldAccess { access_chain, .. } => {
+            for access in access_chain {
+                match access {
+                    AccessExpr::Dot(member) => {
+                        if let Expr::Identifier(ident) = member {
+                            *member = string(&fold(ident));
+                        }
+                    }
+                    AccessExpr::Subscript(Subscript::Index {
+                        index: Expr::UnaryOp { op: UnaryOperator::Minus, .. },
+                    }) => {
+                        return Err(SqlError::unsupported("negative subscripts of arrays are not supported")
+                            .with_detail("Arrays begin at 1; in PostgreSQL there is nothing below.")
+                            .with_hint("Count from the end with a[cardinality(a)]."));
+                    }
+                    AccessExpr::Subscript(_) => {}
+                }
+            }
+        }
+        Expr::Interval(interval) if interval.leading_field.is_none() && interval.last_field.is_none() => {
+            if let Expr::Value(v) = interval.value.as_mut()
+                && let Value::SingleQuotedString(text) = &mut v.value
+                && let Some(plain) = plain_interval(text)
+            {
+                *text = plain;
+            }
+        }
+        Expr::TypedString(typed) if matches!(typed.data_type, DataType::Interval { .. }) => {
+            if let Value::SingleQuotedString(text) = &mut typed.value.value
+                && let Some(plain) = plain_interval(text)
+            {
+                *text = plain;
+            }
+        }
+        Expr::Cast {
+            kind: CastKind::Cast | CastKind::DoubleColon,
+            data_type: DataType::Interval { .. },
+            expr: inner,
+            ..
+        } => {
+            if let Expr::Value(v) = inner.as_mut()
+                && let Value::SingleQuotedString(text) = &mut v.value
+                && let Some(plain) = plain_interval(text)
+            {
+                *text = plain;
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
+            if is_float(data_type) =>
+        {
+            // Through a numeric, digits would be lost on the way.
+            let number = match inner.as_ref() {
+                Expr::UnaryOp { op: UnaryOperator::Minus, expr } => expr.as_ref(),
+                other => other,
+            };
+            if matches!(number, Expr::Value(v) if matches!(v.value, Value::Number(..))) {
+                **inner = string(&inner.to_string());
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type: DataType::Char(length), .. }
+        | Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type: DataType::Character(length), .. }
+            if length.is_some() =>
+        {
+            return Err(SqlError::unsupported("casts to char(n) are not supported")
+                .with_detail("Its values are padded with blanks that do not count when they are compared.")
+                .with_hint("Use text, or varchar(n)."));
+        }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, .. } => {
             // PostgreSQL cuts off what is too long for the type of a cast.
             if let Some(length) = length_of(data_type) {
@@ -311,10 +406,46 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             {
                 function.name.0.remove(0);
             }
+            if let Some(other) = renamed(function) {
+                *expr = other;
+            }
         }
         _ => {}
     }
     Ok(())
+}
+
+fn is_float(data_type: &DataType) -> bool {
+    use DataType as D;
+    matches!(data_type, D::Real | D::Float4 | D::Float(_) | D::Double(_) | D::DoublePrecision | D::Float8)
+}
+
+pub(super) fn string(text: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
+}
+
+fn is_aggregate(expr: &Expr) -> bool {
+    const NAMES: [&str; 17] = [
+        "sum",
+        "count",
+        "avg",
+        "min",
+        "max",
+        "stddev",
+        "stddev_pop",
+        "stddev_samp",
+        "variance",
+        "var_pop",
+        "var_samp",
+        "array_agg",
+        "string_agg",
+        "bool_and",
+        "bool_or",
+        "every",
+        "median",
+    ];
+    matches!(expr, Expr::Function(f)
+        if f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| NAMES.contains(&fold(i).as_str())))
 }
 
 fn length_of(data_type: &DataType) -> Option<u64> {
@@ -333,7 +464,7 @@ fn number(n: &str) -> Expr {
     Expr::Value(Value::Number(n.to_owned(), false).into())
 }
 
-fn call(name: &str, args: Vec<Expr>) -> Expr {
+pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
@@ -415,7 +546,18 @@ fn name_before(item: &mut SelectItem) {
     impl ast::Visitor for Has {
         type Break = ();
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-            self.0 |= matches!(expr, Expr::Exists { .. });
+            self.0 |= match expr {
+                Expr::Exists { .. } | Expr::AnyOp { .. } | Expr::AllOp { .. } => true,
+                Expr::Cast { data_type, .. } => length_of(data_type).is_some(),
+                Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::PGExp),
+                Expr::Function(f) => f
+                    .name
+                    .0
+                    .last()
+                    .and_then(|p| p.as_ident())
+                    .is_some_and(|name| matches!(fold(name).as_str(), "mod" | "gen_random_uuid" | "to_timestamp")),
+                _ => false,
+            };
             if self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         }
     }

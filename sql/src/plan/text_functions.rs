@@ -6,8 +6,11 @@ use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::timezone::Tz;
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Float64Array, StringBuilder};
-use arrow::datatypes::{DataType, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float32Array, Float64Array, StringBuilder};
+use arrow::datatypes::{
+    DataType, DurationMicrosecondType, Float32Type, Float64Type, IntervalMonthDayNanoType, TimeUnit,
+    TimestampMicrosecondType,
+};
 use chrono::{DateTime, Datelike, NaiveDateTime, Offset, TimeZone, Timelike};
 use datafusion::common::{exec_datafusion_err, exec_err};
 use datafusion::error::Result;
@@ -23,6 +26,10 @@ enum Kind {
     FloatText,
     /// timestamp → text.
     TimestampText,
+    /// interval → text.
+    IntervalText,
+    /// interval → its length in nanoseconds, with months of 30 days.
+    IntervalLength,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -34,6 +41,8 @@ struct TextFunction {
 static RINT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(Kind::Rint));
 static FLOAT_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(Kind::FloatText));
 static TIMESTAMP_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(Kind::TimestampText));
+static INTERVAL_LENGTH: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(Kind::IntervalLength));
+static INTERVAL_TEXT: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| make(Kind::IntervalText));
 
 pub(super) fn rint() -> &'static Arc<ScalarUDF> {
     &RINT
@@ -44,6 +53,12 @@ pub(super) fn float_text() -> &'static Arc<ScalarUDF> {
 pub(super) fn timestamp_text() -> &'static Arc<ScalarUDF> {
     &TIMESTAMP_TEXT
 }
+pub(super) fn interval_text() -> &'static Arc<ScalarUDF> {
+    &INTERVAL_TEXT
+}
+pub(super) fn interval_length() -> &'static Arc<ScalarUDF> {
+    &INTERVAL_LENGTH
+}
 
 fn make(kind: Kind) -> Arc<ScalarUDF> {
     let signature = match kind {
@@ -51,7 +66,7 @@ fn make(kind: Kind) -> Arc<ScalarUDF> {
             vec![TypeSignature::Exact(vec![DataType::Float64]), TypeSignature::Exact(vec![DataType::Float32])],
             Volatility::Immutable,
         ),
-        Kind::TimestampText => Signature::any(1, Volatility::Immutable),
+        Kind::TimestampText | Kind::IntervalText | Kind::IntervalLength => Signature::any(1, Volatility::Immutable),
     };
     Arc::new(ScalarUDF::from(TextFunction { kind, signature }))
 }
@@ -65,6 +80,8 @@ impl ScalarUDFImpl for TextFunction {
             Kind::Rint => "rint",
             Kind::FloatText => "float_text",
             Kind::TimestampText => "timestamp_text",
+            Kind::IntervalText => "interval_text",
+            Kind::IntervalLength => "interval_length",
         }
     }
     fn signature(&self) -> &Signature {
@@ -73,7 +90,8 @@ impl ScalarUDFImpl for TextFunction {
     fn return_type(&self, args: &[DataType]) -> Result<DataType> {
         match self.kind {
             Kind::Rint => Ok(args.first().cloned().unwrap_or(DataType::Float64)),
-            Kind::FloatText | Kind::TimestampText => Ok(DataType::Utf8),
+            Kind::FloatText | Kind::TimestampText | Kind::IntervalText => Ok(DataType::Utf8),
+            Kind::IntervalLength => Ok(DataType::Decimal128(30, 0)),
         }
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -84,6 +102,8 @@ impl ScalarUDFImpl for TextFunction {
             Kind::Rint => round(&array)?,
             Kind::FloatText => floats(&array)?,
             Kind::TimestampText => timestamps(&array)?,
+            Kind::IntervalText => intervals(&array)?,
+            Kind::IntervalLength => lengths(&array)?,
         };
         Ok(if scalar {
             ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&out, 0)?)
@@ -204,6 +224,71 @@ fn timestamps(array: &ArrayRef) -> Result<ArrayRef> {
         out.append_value(&text);
     }
     Ok(Arc::new(out.finish()))
+}
+
+fn lengths(array: &ArrayRef) -> Result<ArrayRef> {
+    const DAY: i128 = 86_400_000_000_000;
+    let Some(intervals) = array.as_primitive_opt::<IntervalMonthDayNanoType>() else {
+        return exec_err!("interval_length of {}", array.data_type());
+    };
+    let lengths: Decimal128Array = intervals
+        .iter()
+        .map(|v| Some((i128::from(v?.months) * 30 + i128::from(v?.days)) * DAY + i128::from(v?.nanoseconds)))
+        .collect();
+    Ok(Arc::new(lengths.with_precision_and_scale(30, 0)?))
+}
+
+fn intervals(array: &ArrayRef) -> Result<ArrayRef> {
+    const DAY: i64 = 86_400_000_000;
+    let mut out = StringBuilder::with_capacity(array.len(), array.len() * 16);
+    let mut text = String::new();
+    for i in 0..array.len() {
+        if array.is_null(i) {
+            out.append_null();
+            continue;
+        }
+        text.clear();
+        if let Some(a) = array.as_primitive_opt::<IntervalMonthDayNanoType>() {
+            let v = a.value(i);
+            write_interval(&mut text, v.months, v.days.into(), v.nanoseconds / 1000);
+        } else if let Some(a) = array.as_primitive_opt::<DurationMicrosecondType>() {
+            write_interval(&mut text, 0, a.value(i) / DAY, a.value(i) % DAY);
+        } else {
+            return exec_err!("interval_text of {}", array.data_type());
+        }
+        out.append_value(&text);
+    }
+    Ok(Arc::new(out.finish()))
+}
+
+/// As PostgreSQL prints it: what follows a negative part carries its plus sign.
+fn write_interval(out: &mut String, months: i32, days: i64, micros: i64) {
+    let mut negative = false;
+    for (value, unit) in [(i64::from(months / 12), "year"), (i64::from(months % 12), "mon"), (days, "day")] {
+        if value != 0 {
+            let (blank, plus) = (if out.is_empty() { "" } else { " " }, if negative && value > 0 { "+" } else { "" });
+            let _ = write!(out, "{blank}{plus}{value} {unit}{}", if value == 1 { "" } else { "s" });
+            negative = value < 0;
+        }
+    }
+    if micros == 0 && !out.is_empty() {
+        return;
+    }
+    let blank = if out.is_empty() { "" } else { " " };
+    let sign = if micros < 0 {
+        "-"
+    } else if negative {
+        "+"
+    } else {
+        ""
+    };
+    let seconds = micros.unsigned_abs() / 1_000_000;
+    let _ = write!(out, "{blank}{sign}{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let fraction = micros.unsigned_abs() % 1_000_000;
+    if fraction != 0 {
+        let fraction = format!("{fraction:06}");
+        let _ = write!(out, ".{}", fraction.trim_end_matches('0'));
+    }
 }
 
 fn write_time(out: &mut String, time: NaiveDateTime) {

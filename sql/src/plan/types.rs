@@ -7,6 +7,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
 use sqlparser::ast::{ArrayElemTypeDef, DataType as Sql, ExactNumberInfo, TimezoneInfo};
 
+use crate::dialect::fold;
+
 /// `timestamptz`: microseconds, UTC. The session's TimeZone is a matter of reading and printing.
 pub(crate) fn timestamptz() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00")))
@@ -52,6 +54,16 @@ impl TypePlanner for PostgresTypes {
                 Some(inner) => DataType::List(Arc::new(Field::new_list_field(inner, true))),
                 None => return Ok(None),
             },
+            Sql::Struct(fields, _) => {
+                let mut members = Vec::with_capacity(fields.len());
+                for field in fields {
+                    match (&field.field_name, self.plan_type(&field.field_type)?) {
+                        (Some(name), Some(inner)) => members.push(Field::new(fold(name), inner, true)),
+                        _ => return Ok(None),
+                    }
+                }
+                DataType::Struct(members.into())
+            }
             Sql::Boolean | Sql::Bool => DataType::Boolean,
             Sql::Date => DataType::Date32,
             Sql::Real | Sql::Float4 => DataType::Float32,

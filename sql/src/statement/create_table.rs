@@ -67,6 +67,9 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
                 format!("column \"{name}\" specified more than once"),
             ));
         }
+        if column.data_type == sqlparser::ast::DataType::Unspecified {
+            return Err(SqlError::syntax(format!("column \"{name}\" has no type")));
+        }
         let mut nullable = true;
         for option in &column.options {
             match &option.option {

@@ -118,7 +118,8 @@ async fn spec(engine: &Arc<Engine>, flow: &Definition) -> Result<FlowSpec, Error
     }
     let settings = stored_settings(engine, flow)?;
     let bound = stream_name(flow).map(|name| schema::full_name(&name));
-    let compiled = plan::compile_bound(engine, &settings, &create, &flow.sql, bound.as_ref()).await?;
+    let compiled =
+        plan::compile_bound(engine, &settings, &create, &flow.sql, bound.as_ref(), Some(&info.schema)).await?;
     let stream = &compiled.stream;
     // Planning sees the columns of today; the table has those of its creation.
     let planned = compiled.query.output_schema();

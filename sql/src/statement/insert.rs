@@ -20,7 +20,7 @@ use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
 use crate::dialect::{Name, fold, parse_type, type_name};
 use crate::error::Result;
 use crate::plan::relation::{self, Relation, StreamRelation};
-use crate::plan::{Planner, Purpose, assign};
+use crate::plan::{Planner, Purpose, assign, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
@@ -276,6 +276,9 @@ fn select_width(select: &Select) -> Option<usize> {
 /// Casts an untyped literal to the column's type. In VALUES every cell is cast: the rows would have to agree on one
 /// type otherwise, which may be another one than the column's.
 fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
+    if row_cell(cell, to)? {
+        return Ok(());
+    }
     let literal = match cell {
         ast::Expr::Value(v) => matches!(v.value, Value::SingleQuotedString(_) | Value::Null | Value::Placeholder(_)),
         // DEFAULT: there are none, so it is null.
@@ -288,12 +291,85 @@ fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
     if !literal && !values {
         return Ok(());
     }
+    if holds_rows(to) {
+        if matches!(cell, ast::Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_))) {
+            return Err(SqlError::unsupported(format!("text is not read as {}", to_name(to)))
+                .with_hint("Write ROW(value, …), and ARRAY[ROW(…), …] for several."));
+        }
+        if !literal {
+            return Ok(());
+        }
+    }
     if let Some(name) = type_name(to) {
         let data_type = parse_type(&name)?;
         let value = std::mem::replace(cell, ast::Expr::Value(Value::Null.into()));
         *cell = ast::Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None };
     }
     Ok(())
+}
+
+/// `ROW(…)` takes the names and types of the members of its column; so do the rows of `ARRAY[ROW(…), …]`. True where
+/// the cell was such a one.
+fn row_cell(cell: &mut ast::Expr, to: &DataType) -> Result<bool> {
+    match to {
+        DataType::Struct(members) => {
+            let Some(values) = row_values(cell) else { return Ok(false) };
+            if values.len() != members.len() {
+                return Err(SqlError::new(
+                    SqlState::CANNOT_COERCE,
+                    format!("cannot cast a row of {} values to {}", values.len(), to_name(to)),
+                )
+                .with_hint("Give a value for each member; NULL where there is none."));
+            }
+            let mut args = Vec::with_capacity(2 * members.len());
+            for (mut value, member) in values.into_iter().zip(members) {
+                type_cell(&mut value, member.data_type(), true)?;
+                args.push(ast::Expr::Value(Value::SingleQuotedString(member.name().clone()).into()));
+                args.push(value);
+            }
+            *cell = rewrite::call("named_struct", args);
+            Ok(true)
+        }
+        DataType::List(item) if holds_rows(item.data_type()) => {
+            let ast::Expr::Array(array) = cell else { return Ok(false) };
+            if array.elem.is_empty() {
+                return Ok(false);
+            }
+            for element in &mut array.elem {
+                type_cell(element, item.data_type(), true)?;
+            }
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The values of `ROW(a, b)` and `(a, b)`.
+fn row_values(cell: &mut ast::Expr) -> Option<Vec<ast::Expr>> {
+    match cell {
+        ast::Expr::Tuple(values) => Some(std::mem::take(values)),
+        ast::Expr::Function(f) if f.name.0.len() == 1 && f.name.0[0].as_ident().is_some_and(|i| fold(i) == "row") => {
+            let ast::FunctionArguments::List(list) = &mut f.args else { return None };
+            let values = std::mem::take(&mut list.args).into_iter().map(|arg| match arg {
+                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) => Some(value),
+                _ => None,
+            });
+            values.collect()
+        }
+        _ => None,
+    }
+}
+
+fn holds_rows(to: &DataType) -> bool {
+    match to {
+        DataType::Struct(_) => true,
+        DataType::List(item) => holds_rows(item.data_type()),
+        _ => false,
+    }
+}
+
+fn to_name(to: &DataType) -> String {
+    type_name(to).map_or_else(|| to.to_string(), |n| n.to_lowercase())
 }
 
 /// Parameters that are cells take the types of their columns.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema};
 use tidewater_catalogs::{Definition, DefinitionKind, ErrorKind};
 use tidewater_streaming::FlowFactory;
 use uuid::Uuid;
@@ -106,8 +107,37 @@ async fn a_flow_keeps_to_its_stream_whatever_its_name_comes_to_mean() {
     let settings = Settings::for_login(&b.engine.defaults, &Login::default()).unwrap();
     let bound = Name(vec!["lake".to_owned(), "other".to_owned(), "s".to_owned()]);
     for (bound, stream) in [(Some(&bound), "lake.other.s"), (None, "lake.public.s")] {
-        let flow = compile_bound(&b.engine, &settings, create, &statement.text, bound).await.unwrap();
+        let flow = compile_bound(&b.engine, &settings, create, &statement.text, bound, None).await.unwrap();
         assert_eq!(flow.stream.name.to_string(), stream);
+    }
+}
+
+/// Planned again by another version, a number may have fewer digits than in the table, or more: it is brought into the
+/// type of the table where that loses none, and the flow does not start where it may.
+#[tokio::test]
+async fn a_flow_writes_the_types_of_its_table() {
+    let b = Bench::new().await;
+    let statement = b
+        .session
+        .parse("CREATE STREAMING TABLE big AS SELECT id, id * 1.50 AS n, id AS k FROM STREAM s")
+        .unwrap()
+        .remove(0);
+    let Statement::CreateStreamingTable(create) = &statement.statement else { panic!() };
+    let settings = Settings::for_login(&b.engine.defaults, &Login::default()).unwrap();
+    let name = Name(vec!["lake".to_owned(), "public".to_owned(), "s".to_owned()]);
+    let table = |n: DataType, k: DataType| {
+        Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("n", n, true), Field::new("k", k, true)])
+    };
+    let wide = (DataType::Decimal128(38, 6), DataType::Decimal128(20, 0));
+    for ((n, k), kept) in [(wide, true), ((DataType::Decimal128(38, 1), DataType::Int32), false)] {
+        let table = table(n, k);
+        let flow =
+            compile_bound(&b.engine, &settings, create, &statement.text, Some(&name), Some(&table)).await.unwrap();
+        let output = flow.output_schema();
+        assert_eq!(output.field(0).data_type(), &DataType::Int64);
+        for i in [1, 2] {
+            assert_eq!(output.field(i).data_type() == table.field(i).data_type(), kept, "{:?}", output.field(i));
+        }
     }
 }
 

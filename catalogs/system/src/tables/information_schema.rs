@@ -8,7 +8,11 @@ pub(super) fn tables(s: &CatalogSnapshot) -> Vec<Row> {
     s.relations
         .iter()
         .map(|r| -> Row {
-            let kind = if r.kind == RelationKind::View { "VIEW" } else { "BASE TABLE" };
+            let kind = match r.kind {
+                RelationKind::View => "VIEW",
+                RelationKind::Stream => "FOREIGN",
+                RelationKind::Table | RelationKind::StreamingTable => "BASE TABLE",
+            };
             let insertable = matches!(r.kind, RelationKind::Table | RelationKind::Stream);
             vec![
                 ("table_catalog", s.database.as_str().into()),

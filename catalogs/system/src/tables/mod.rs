@@ -22,6 +22,28 @@ pub fn table(snapshot: &CatalogSnapshot, schema: &str, name: &str) -> Result<Opt
     Ok(Some(Arc::new(MemTable::try_new(columns, vec![vec![batch]])?)))
 }
 
+/// True for catalog tables whose rows do not depend on tables, streams and views.
+pub fn is_without_relations(schema: &str, name: &str) -> bool {
+    let own = matches!(
+        key(schema, name).as_deref(),
+        Some(
+            "pg_namespace"
+                | "pg_type"
+                | "pg_am"
+                | "pg_collation"
+                | "pg_database"
+                | "pg_roles"
+                | "pg_authid"
+                | "pg_user"
+                | "pg_settings"
+                | "pg_stat_activity"
+                | "pg_tablespace"
+                | "information_schema.schemata"
+        )
+    );
+    own || is_always_empty(schema, name)
+}
+
 /// True for catalog tables that hold no row in any Tidewater: policies, publications, inheritance …
 pub fn is_always_empty(schema: &str, name: &str) -> bool {
     let empty = CatalogSnapshot::default();
@@ -46,6 +68,9 @@ fn rows(s: &CatalogSnapshot, key: &str) -> Option<Vec<Row>> {
         "pg_namespace" => objects::pg_namespace(s),
         "pg_tables" => objects::pg_tables(s),
         "pg_views" => objects::pg_views(s),
+        "pg_foreign_server" => objects::pg_foreign_server(s),
+        "pg_foreign_data_wrapper" => server::pg_foreign_data_wrapper(),
+        "pg_foreign_table" => objects::pg_foreign_table(s),
         "pg_type" => objects::pg_type(s),
         "pg_am" => server::pg_am(),
         "pg_collation" => server::pg_collation(),

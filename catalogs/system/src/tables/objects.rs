@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use crate::layout::{Row, Value};
 use crate::snapshot::{CatalogSnapshot, ColumnEntry, RelationEntry, RelationKind};
 use crate::types::{ENTRIES, pg_type as type_of};
@@ -10,7 +12,9 @@ const HEAP: i64 = 2;
 
 fn relkind(kind: RelationKind) -> &'static str {
     match kind {
-        RelationKind::Table | RelationKind::Stream | RelationKind::StreamingTable => "r",
+        RelationKind::Table | RelationKind::StreamingTable => "r",
+        // Its rows live in a topic, as those of a foreign table live elsewhere.
+        RelationKind::Stream => "f",
         RelationKind::View => "v",
     }
 }
@@ -22,7 +26,10 @@ pub(super) fn pg_class(s: &CatalogSnapshot) -> Vec<Row> {
             ("relname", r.name.as_str().into()),
             ("relnamespace", s.schema_oid(&r.schema).into()),
             ("relowner", OWNER.into()),
-            ("relam", if r.kind == RelationKind::View { Value::Int(0) } else { HEAP.into() }),
+            (
+                "relam",
+                if matches!(r.kind, RelationKind::View | RelationKind::Stream) { Value::Int(0) } else { HEAP.into() },
+            ),
             ("relpages", (r.size_bytes / 8192).min(i64::from(i32::MAX)).into()),
             ("reltuples", Value::Float(r.rows as f64)),
             ("relpersistence", "p".into()),
@@ -33,6 +40,33 @@ pub(super) fn pg_class(s: &CatalogSnapshot) -> Vec<Row> {
         ]
     };
     s.relations.iter().map(row).collect()
+}
+
+fn server_oid(connection: &str) -> u32 {
+    crate::stable_oid(&format!("server {connection}"))
+}
+
+/// Connections that streams read.
+pub(super) fn pg_foreign_server(s: &CatalogSnapshot) -> Vec<Row> {
+    let names: BTreeSet<&str> = s.relations.iter().filter_map(|r| Some(r.source.as_ref()?.0.as_str())).collect();
+    let row = |name: &str| -> Row {
+        vec![
+            ("oid", server_oid(name).into()),
+            ("srvname", name.into()),
+            ("srvowner", OWNER.into()),
+            ("srvfdw", super::server::WRAPPER.into()),
+        ]
+    };
+    names.into_iter().map(row).collect()
+}
+
+pub(super) fn pg_foreign_table(s: &CatalogSnapshot) -> Vec<Row> {
+    let row = |r: &RelationEntry| -> Option<Row> {
+        let (connection, topic) = r.source.as_ref()?;
+        let options = Value::TextList(vec![format!("topic={topic}")]);
+        Some(vec![("ftrelid", r.oid.into()), ("ftserver", server_oid(connection).into()), ("ftoptions", options)])
+    };
+    s.relations.iter().filter_map(row).collect()
 }
 
 /// Columns with their numbers, from 1.
@@ -100,7 +134,7 @@ pub(super) fn pg_namespace(s: &CatalogSnapshot) -> Vec<Row> {
 }
 
 pub(super) fn pg_tables(s: &CatalogSnapshot) -> Vec<Row> {
-    let tables = s.relations.iter().filter(|r| r.kind != RelationKind::View);
+    let tables = s.relations.iter().filter(|r| !matches!(r.kind, RelationKind::View | RelationKind::Stream));
     tables
         .map(|r| -> Row {
             vec![

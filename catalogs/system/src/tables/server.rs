@@ -98,3 +98,10 @@ pub(super) fn pg_stat_activity(s: &CatalogSnapshot) -> Vec<Row> {
 pub(super) fn pg_tablespace() -> Vec<Row> {
     vec![vec![("oid", 1663_i64.into()), ("spcname", "pg_default".into()), ("spcowner", OWNER.into())]]
 }
+
+/// What connections are made of: connectors, as one foreign-data wrapper.
+pub(super) const WRAPPER: i64 = 16385;
+
+pub(super) fn pg_foreign_data_wrapper() -> Vec<Row> {
+    vec![vec![("oid", WRAPPER.into()), ("fdwname", "stream".into()), ("fdwowner", OWNER.into())]]
+}

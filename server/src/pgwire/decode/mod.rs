@@ -1,7 +1,6 @@
 //! Values of Bind messages → scalars, from text and from binary. A value is taken exactly or refused, never rounded.
 
 mod binary;
-mod interval;
 mod text;
 
 use arrow::datatypes::DataType;
@@ -10,7 +9,7 @@ use datafusion::common::ScalarValue;
 use tidewater_sql::SqlError;
 
 use super::encode::{Format, SessionTz};
-use super::types::error;
+use super::types::{error, oid};
 use binary::from_binary;
 use text::from_text;
 
@@ -25,6 +24,9 @@ pub(super) fn parameter(
     let Some(value) = value else {
         return ScalarValue::try_from(target).map_err(|_| no_form(target));
     };
+    if oid == oid::UUID && *target == DataType::Utf8 {
+        return text::uuid_text(&value, format);
+    }
     match format {
         Format::Text => {
             let text = std::str::from_utf8(&value).ok().filter(|t| !t.contains('\0'));

@@ -5,11 +5,10 @@ use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit, i256};
 use chrono::{DateTime, NaiveTime, Timelike};
 use datafusion::common::ScalarValue;
-use tidewater_sql::SqlError;
+use tidewater_sql::{SqlError, array_items, interval};
 
-use super::interval::interval;
 use super::{invalid, no_form};
-use crate::pgwire::encode::SessionTz;
+use crate::pgwire::encode::{Format, SessionTz};
 use crate::pgwire::types::error;
 
 fn out_of_range(text: &str, what: &str) -> SqlError {
@@ -201,49 +200,21 @@ fn without_offset(text: &str) -> &str {
     }
 }
 
-/// Elements of `{1,NULL,"a\"b"}`. Nested arrays and explicit bounds are refused.
-fn array_items(text: &str) -> Result<Vec<Option<String>>, SqlError> {
-    let malformed = || error("22P02", format!("malformed array literal: \"{text}\""));
-    let inner = text.trim().strip_prefix('{').and_then(|t| t.strip_suffix('}')).ok_or_else(malformed)?;
-    let mut items = Vec::new();
-    if inner.trim().is_empty() {
-        return Ok(items);
+/// A uuid, which is text to queries, in the form in which PostgreSQL prints it.
+pub(super) fn uuid_text(value: &[u8], format: Format) -> Result<ScalarValue, SqlError> {
+    let bytes = match format {
+        Format::Binary => value.to_vec(),
+        Format::Text => uuid(std::str::from_utf8(value).map_err(|_| error("22021", "invalid byte sequence"))?)?,
+    };
+    if bytes.len() != 16 {
+        return Err(error("22P03", "incorrect binary data format in bind parameter"));
     }
-    let mut chars = inner.chars().peekable();
-    loop {
-        while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-        let mut item = String::new();
-        if chars.next_if_eq(&'"').is_some() {
-            loop {
-                match chars.next().ok_or_else(malformed)? {
-                    '"' => break,
-                    '\\' => item.push(chars.next().ok_or_else(malformed)?),
-                    c => item.push(c),
-                }
-            }
-            while chars.next_if(|c| c.is_ascii_whitespace()).is_some() {}
-            items.push(Some(item));
-        } else {
-            while let Some(c) = chars.next_if(|c| *c != ',') {
-                match c {
-                    '{' | '}' => {
-                        return Err(error("0A000", "array parameters of more than one dimension are not supported"));
-                    }
-                    '"' => return Err(malformed()),
-                    '\\' => item.push(chars.next().ok_or_else(malformed)?),
-                    c => item.push(c),
-                }
-            }
-            let item = item.trim_end();
-            if item.is_empty() {
-                return Err(malformed());
-            }
-            items.push((!item.eq_ignore_ascii_case("null")).then(|| item.to_owned()));
+    let mut out = String::with_capacity(36);
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.push('-');
         }
-        match chars.next() {
-            None => return Ok(items),
-            Some(',') => {}
-            Some(_) => return Err(malformed()),
-        }
+        out.push_str(&format!("{byte:02x}"));
     }
+    Ok(ScalarValue::Utf8(Some(out)))
 }

@@ -384,7 +384,10 @@ impl<'a> Column<'a> {
                     TimeUnit::Microsecond => Some(v[row]),
                     TimeUnit::Nanosecond => Some(v[row] / 1000),
                 };
-                (0, 0, us.ok_or_else(|| out_of_range("interval"))?)
+                let us = us.ok_or_else(|| out_of_range("interval"))?;
+                // The difference of two timestamps has days, as PostgreSQL's has.
+                let days = i32::try_from(us / US_PER_DAY).map_err(|_| out_of_range("interval"))?;
+                (0, days, us % US_PER_DAY)
             }
             Kind::YearMonth(v) => (v[row], 0, 0),
             Kind::DayTime(v) => (0, v[row].days, i64::from(v[row].milliseconds) * 1000),

@@ -201,6 +201,12 @@ fn bytes_uuids_and_texts() {
     assert_eq!(text("00010203", &id), Err("22P02"));
     assert_eq!(read(2950, Format::Binary, &bytes, &id), Ok(V::FixedSizeBinary(16, Some(bytes.clone()))));
     assert_eq!(read(2950, Format::Binary, &bytes[1..], &id), Err("22P03"));
+    // To queries a uuid is text, in one form whatever the client wrote.
+    let shown = Ok(V::Utf8(Some("00010203-0405-0607-0809-0a0b0c0d0e0f".to_owned())));
+    assert_eq!(read(2950, Format::Binary, &bytes, &DataType::Utf8), shown);
+    assert_eq!(read(2950, Format::Text, b"{000102030405060708090A0B0C0D0E0F}", &DataType::Utf8), shown);
+    assert_eq!(read(2950, Format::Text, b"0001", &DataType::Utf8), Err("22P02"));
+    assert_eq!(read(2950, Format::Binary, &bytes[1..], &DataType::Utf8), Err("22P03"));
     assert_eq!(text("a\0b", &DataType::Utf8), Err("22021"));
     assert_eq!(read(25, Format::Binary, b"\xff", &DataType::Utf8), Err("22021"));
     assert_eq!(read(25, Format::Binary, b"x", &DataType::Utf8View), Ok(V::Utf8View(Some("x".to_owned()))));

@@ -1,0 +1,72 @@
+//! Operators as PostgreSQL reads them: the type of a quoted literal comes from the other side, `numeric` divides
+//! with digits enough, `^` is a power, dates are days apart.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::error::Result;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast, lit};
+use sqlparser::ast::BinaryOperator as Op;
+
+use super::literals;
+use super::numeric;
+
+#[derive(Debug)]
+pub(super) struct PostgresOperators;
+
+impl ExprPlanner for PostgresOperators {
+    fn plan_binary_op(&self, mut raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        if let Op::Arrow | Op::LongArrow = raw.op {
+            let get = if raw.op == Op::Arrow { tidewater_udfs::json_get() } else { tidewater_udfs::json_get_text() };
+            return Ok(PlannerResult::Planned(get.call(vec![raw.left, raw.right])));
+        }
+        if !matches!(raw.op, Op::Plus | Op::Minus | Op::Multiply | Op::Divide | Op::Modulo | Op::PGExp) {
+            return Ok(PlannerResult::Original(raw));
+        }
+        // Types that are not known yet (outer columns of some subqueries) are left to coercion.
+        let (Ok(left), Ok(right)) = (raw.left.get_type(schema), raw.right.get_type(schema)) else {
+            return Ok(PlannerResult::Original(raw));
+        };
+        if let Some(typed) = quoted(&raw.right, &left, &raw.op)? {
+            raw.right = typed;
+        } else if let Some(typed) = quoted(&raw.left, &right, &raw.op)? {
+            raw.left = typed;
+        }
+        let (left, right) = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
+        match raw.op {
+            Op::Divide if numeric::divides(&left, &right) => {
+                Ok(PlannerResult::Planned(numeric::divide(raw.left, raw.right)))
+            }
+            Op::Minus if left == DataType::Date32 && right == DataType::Date32 => {
+                let days = BinaryExpr::new(Box::new(raw.left), Operator::Minus, Box::new(raw.right));
+                Ok(PlannerResult::Planned(cast(Expr::BinaryExpr(days), DataType::Int32)))
+            }
+            Op::PGExp if numeric::divides(&left, &right) => Err(literals::no_power().into()),
+            Op::PGExp if left.is_numeric() && right.is_numeric() => {
+                let float = |e: Expr| cast(e, DataType::Float64);
+                let power = datafusion::functions::math::power();
+                Ok(PlannerResult::Planned(power.call(vec![float(raw.left), float(raw.right)])))
+            }
+            _ => Ok(PlannerResult::Original(raw)),
+        }
+    }
+}
+
+/// A quoted literal in the type that the operator wants beside `other`. None where it is none, or none is known.
+fn quoted(literal: &Expr, other: &DataType, op: &Op) -> Result<Option<Expr>> {
+    let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
+    if other.is_numeric() {
+        // With the digits that it has itself.
+        let to = if matches!(other, DataType::Decimal128(..)) { &DataType::Decimal128(38, 0) } else { other };
+        return literals::value(text, to).map(|v| v.map(lit));
+    }
+    let target = match (other, op) {
+        (DataType::Date32, Op::Minus) => DataType::Date32,
+        (DataType::Timestamp(_, zone), Op::Minus) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        (DataType::Timestamp(..), Op::Plus) | (DataType::Interval(_), Op::Plus | Op::Minus) => {
+            return Ok(Some(lit(super::interval::literal(text)?)));
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(cast(literal.clone(), target)))
+}
