@@ -485,6 +485,11 @@ impl Topic {
         if missing { Err(Error::not_found("the topic does not exist")) } else { Ok(()) }
     }
 
+    fn reachable(&self) -> Result<()> {
+        let away = self.unreachable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok();
+        if away { Err(Error::unavailable("no broker")) } else { Ok(()) }
+    }
+
     /// How many there are, numbered from 0.
     pub fn partitions(&self) -> i32 {
         self.state.lock().partitions.len() as i32
@@ -607,6 +612,7 @@ impl StreamSource for TopicSource {
     }
     async fn layout(&self) -> Result<TopicLayout> {
         self.0.there()?;
+        self.0.reachable()?;
         let state = self.0.state.lock();
         Ok(TopicLayout {
             topic: "clicks".into(),
@@ -658,11 +664,12 @@ struct TopicReader {
 impl StreamReader for TopicReader {
     async fn next(&mut self) -> Result<ReadBatch> {
         self.topic.there()?;
-        if self.topic.unreachable.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
-            self.broken = true;
-        }
         if self.broken {
             return Err(Error::unavailable("no broker"));
+        }
+        if let Err(e) = self.topic.reachable() {
+            self.broken = true;
+            return Err(e);
         }
         loop {
             let grown = self.topic.grown.notified();

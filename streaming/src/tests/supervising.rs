@@ -252,7 +252,6 @@ async fn of_two_servers_one_stops_until_resumed() {
 
 /// Said running with lag 0, whatever the topic had taken in meanwhile.
 #[tokio::test]
-#[ignore = "the topic in memory still tells its layout while its readers fail, so the outage never shows and the test waits for ever"]
 async fn a_broker_that_is_away_shows() {
     let world = World::new(1);
     world.topic.push(0, good(10));
