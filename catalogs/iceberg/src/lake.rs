@@ -7,7 +7,7 @@ use moka::future::Cache;
 use tidewater_catalogs::{Error, ErrorKind, NewTable, Result, TableName};
 use uuid::Uuid;
 
-use crate::commit::{Base, Staged, current_manifests, load_manifest};
+use crate::commit::{Base, MetadataJson, Staged, current_manifests, load_manifest};
 use crate::error;
 use crate::new_table::{check_name, new_metadata, ours};
 use crate::pointers::Pointers;
@@ -52,6 +52,8 @@ pub(crate) struct Lake {
 #[derive(Debug, Clone)]
 struct Parsed {
     metadata: Arc<TableMetadata>,
+    /// As the next commit needs it, where one has been.
+    json: Option<Arc<MetadataJson>>,
     bytes: usize,
 }
 
@@ -84,7 +86,9 @@ impl Lake {
     ) -> Self {
         let parsed = Cache::builder()
             .max_capacity(PARSED_METADATA_BYTES)
-            .weigher(|_, parsed: &Parsed| u32::try_from(parsed.bytes).unwrap_or(u32::MAX))
+            .weigher(|_, parsed: &Parsed| {
+                u32::try_from(if parsed.json.is_some() { 2 * parsed.bytes } else { parsed.bytes }).unwrap_or(u32::MAX)
+            })
             .build();
         Self {
             backend,
@@ -149,6 +153,31 @@ impl Lake {
         }
     }
 
+    /// What a commit onto this state starts from.
+    pub(crate) async fn base(&self, state: Arc<TableState>) -> Result<Base> {
+        let json = match &self.backend {
+            Backend::Sql(_) => Some(self.json(&state).await?),
+            Backend::Rest(_) => None,
+        };
+        Ok(Base { state, manifests: None, json })
+    }
+
+    async fn json(&self, state: &TableState) -> Result<Arc<MetadataJson>> {
+        let parsed = self.parsed.get(&state.metadata_location).await;
+        if let Some(json) = parsed.as_ref().and_then(|parsed| parsed.json.clone()) {
+            return Ok(json);
+        }
+        let metadata = Arc::clone(&state.metadata);
+        // Off the async threads, as for parsing.
+        let json = error::joined(tokio::task::spawn_blocking(move || MetadataJson::of(&metadata)).await)?;
+        let json = Arc::new(json);
+        if let Some(parsed) = parsed {
+            let with = Parsed { json: Some(Arc::clone(&json)), ..parsed };
+            self.parsed.insert(state.metadata_location.clone(), with).await;
+        }
+        Ok(json)
+    }
+
     async fn load_by_pointer(&self, pointers: &Pointers, name: &TableName) -> Result<Arc<TableState>> {
         let namespace = name.namespace().join(".");
         let mut last = None;
@@ -202,7 +231,7 @@ impl Lake {
         let content = self.storage.read(location).await?;
         let bytes = content.len();
         let metadata = parse_metadata(content, location).await?;
-        Ok(Parsed { metadata: Arc::new(metadata), bytes })
+        Ok(Parsed { metadata: Arc::new(metadata), json: None, bytes })
     }
 
     /// Writes what was staged, then asks the catalog, once.
@@ -234,13 +263,13 @@ impl Lake {
         if self.lose_answer() {
             return Swap::Unknown(Error::unavailable("the answer was lost"));
         }
-        self.parsed.insert(staged.location, Parsed { metadata, bytes }).await;
+        self.parsed.insert(staged.location, Parsed { metadata, json: staged.json.clone(), bytes }).await;
         // They left the log with this commit, so nothing names them. A file that stays is only a file too many.
         if let Err(e) = self.storage.delete(staged.expired).await {
             tracing::warn!(table = %name, error = %e, "old metadata files were not removed");
         }
         let known = !staged.manifests.is_empty();
-        Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests) })
+        Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests), json: staged.json })
     }
 
     async fn post(&self, rest: &Arc<RestCatalog>, base: &Base, staged: Staged) -> Swap {
@@ -263,7 +292,7 @@ impl Lake {
         let known = !staged.manifests.is_empty() && answer.metadata.current_snapshot_id() == ours;
         let storage = state.storage.clone();
         match self.state(&state.name, Arc::new(answer.metadata), &answer.metadata_location, storage) {
-            Ok(next) => Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests) }),
+            Ok(next) => Swap::Done(Base { state: next, manifests: known.then_some(staged.manifests), json: None }),
             // Done, and its outcome cannot be used: the next load says what there is.
             Err(e) => Swap::Unknown(e),
         }

@@ -109,7 +109,7 @@ impl IcebergTable {
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), commit.to_string())]),
             anchor: None,
         };
-        let base = Base { state, manifests: None };
+        let base = self.lake.base(state).await?;
         let staged = stage(&base, change, self.lake.now_ms()).await?;
         Ok((base, staged))
     }

@@ -9,7 +9,7 @@ use tidewater_catalogs::{Error, Result, StagedTable, StagingWriter, TableInfo};
 use uuid::Uuid;
 
 use crate::commit::anchor::COMMIT_UUID;
-use crate::commit::{Base, Change, stage};
+use crate::commit::{Change, stage};
 use crate::lake::{Lake, Unseen};
 use crate::table::table_info;
 use crate::writer::{FileWriter, from_staged};
@@ -60,7 +60,7 @@ impl StagedTable for UnseenTable {
                 summary: BTreeMap::from([(COMMIT_UUID.to_string(), commit.to_string())]),
                 anchor: None,
             };
-            let base = Base { state, manifests: None };
+            let base = self.lake.base(state).await?;
             let staged = stage(&base, change, self.lake.now_ms()).await?;
             let data: Vec<String> = files.files.into_iter().map(|f| f.path).collect();
             self.lake.write_unseen(&mut self.unseen, &data, staged).await?;

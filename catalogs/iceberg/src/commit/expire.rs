@@ -49,12 +49,13 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
     let garbage = only_in_expired(&state, &built.metadata, &old).await?;
     let kept: HashSet<i64> = built.metadata.snapshots().map(|s| s.snapshot_id()).collect();
 
-    let base = Base { state: Arc::clone(&state), manifests: None };
+    let base = Base { state: Arc::clone(&state), manifests: None, json: None };
     let staged = Staged {
         files: vec![(location.clone(), file)],
         metadata: built.metadata,
         location,
         manifests: Arc::new(Vec::new()),
+        json: None,
         expired: logs,
         updates: built.changes,
         requirements: unchanged(metadata, &refs),

@@ -42,11 +42,12 @@ pub(super) async fn forget(table: &LakeCommitTable, flow: &str) -> Result<()> {
             metadata: built.metadata,
             location,
             manifests: Default::default(),
+            json: None,
             expired: logs,
             updates: built.changes,
             requirements,
         };
-        match table.lake.swap(&Base { state, manifests: None }, staged).await {
+        match table.lake.swap(&Base { state, manifests: None, json: None }, staged).await {
             Swap::Done(_) => return Ok(()),
             Swap::Moved => {}
             Swap::Unknown(e) => last = Some(e),

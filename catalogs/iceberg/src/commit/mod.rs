@@ -7,6 +7,7 @@ pub(crate) mod anchor;
 mod expire;
 mod forget;
 mod manifests;
+mod metadata_json;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::writer::FileWriter;
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::parse as parse_manifest;
+pub(crate) use metadata_json::MetadataJson;
 pub(crate) use stage::{Base, Change, Staged, stage};
 
 /// A table that flows commit to, bound to one uuid.
@@ -74,7 +76,7 @@ impl CommitTable for LakeCommitTable {
 
     async fn load_head(&self, flow: &str) -> Result<TableHead> {
         let state = self.newest().await?;
-        Ok(head(Base { state, manifests: None }, flow))
+        Ok(head(self.lake.base(state).await?, flow))
     }
 
     fn writer(&self, commit: CommitUuid) -> Result<Box<dyn StagingWriter>> {

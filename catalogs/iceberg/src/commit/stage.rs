@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
-    TableMetadata,
+    TableMetadata, TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use tidewater_catalogs::{CommitRequest, Error, Result};
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::anchor;
 use super::manifests::{self, Namer, NewFile};
+use super::metadata_json::MetadataJson;
 use crate::error;
 use crate::properties as p;
 use crate::state::TableState;
@@ -23,6 +24,8 @@ pub(crate) struct Base {
     pub(crate) state: Arc<TableState>,
     /// Manifests of its current snapshot, where they are known already.
     pub(crate) manifests: Option<Arc<Vec<ManifestFile>>>,
+    /// Its JSON, where the metadata file of the next state is ours to write.
+    pub(crate) json: Option<Arc<MetadataJson>>,
 }
 
 /// What a commit does to the table.
@@ -40,8 +43,11 @@ pub(crate) struct Change {
 pub(crate) struct Staged {
     pub(crate) files: Vec<NewFile>,
     pub(crate) metadata: TableMetadata,
+    /// Of its metadata file.
     pub(crate) location: String,
     pub(crate) manifests: Arc<Vec<ManifestFile>>,
+    /// The JSON of `metadata` for commits to come, where it is among the files.
+    pub(crate) json: Option<Arc<MetadataJson>>,
     /// Metadata files that left the log with this commit, where the table wants them removed.
     pub(crate) expired: Vec<String>,
     /// The same change for a catalog that writes the metadata file by itself.
@@ -72,7 +78,8 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let mut namer = Namer::new(metadata, change.commit, snapshot_id);
 
     let summary = summary(parent.map(|s| s.summary()), &change);
-    let mut all = manifests::added(&mut namer, change.add, &mut files).await?;
+    let Change { operation, add, anchor, .. } = change;
+    let mut all = manifests::added(&mut namer, add, &mut files).await?;
     all.extend(manifests::merged(state, &mut namer, before, &mut files).await?);
     let (all, list) = manifests::list(&namer, parent_id, sequence_number, all).await?;
     let list_location = list.0.clone();
@@ -84,37 +91,35 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         .with_sequence_number(sequence_number)
         .with_timestamp_ms(now_ms.max(metadata.last_updated_ms() + 1))
         .with_manifest_list(list_location)
-        .with_summary(Summary { operation: change.operation, additional_properties: summary })
+        .with_summary(Summary { operation, additional_properties: summary })
         .with_schema_id(metadata.current_schema_id())
         .build();
-    let mut builder = metadata
-        .clone()
-        .into_builder(Some(state.metadata_location.clone()))
-        .set_branch_snapshot(snapshot, MAIN_BRANCH)
-        .map_err(|e| error::iceberg("add a snapshot", e))?;
-    if let Some(request) = &change.anchor {
-        let to = anchor::moved(request, snapshot_id);
-        let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::Tag { max_ref_age_ms: None });
-        let property = HashMap::from([(anchor::head_property(&request.flow), anchor::to_property(&to)?)]);
-        builder = builder
-            .set_ref(&anchor::tag(&request.flow), reference)
-            .and_then(|b| b.set_properties(property))
-            .map_err(|e| error::iceberg("move the anchor", e))?;
-        if metadata.properties().contains_key(&anchor::descent_property(&request.flow)) {
-            builder = builder
-                .remove_properties(&[anchor::descent_property(&request.flow)])
-                .map_err(|e| error::iceberg("move the anchor", e))?;
+    let alter = |builder: TableMetadataBuilder| {
+        let builder = builder
+            .set_branch_snapshot(snapshot.clone(), MAIN_BRANCH)
+            .map_err(|e| error::iceberg("add a snapshot", e))?;
+        match &anchor {
+            Some(request) => move_anchor(builder, metadata, request, snapshot_id),
+            None => Ok(builder),
         }
-    }
+    };
+    let builder = alter(metadata.clone().into_builder(Some(state.metadata_location.clone())))?;
     let built = builder.build().map_err(|e| error::iceberg("build table metadata", e))?;
     let expired = expired(&built.metadata, built.expired_metadata_logs)?;
-    let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
-    files.push((location.clone(), file));
+    let location = metadata_location(&state.metadata_location, &built.metadata);
+    let json = match &base.json {
+        Some(json) => {
+            let (json, file) = json.next(&built.metadata, &state.metadata_location, alter)?;
+            files.push((location.clone(), file));
+            Some(Arc::new(json))
+        }
+        None => None,
+    };
     let mut requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id },
     ];
-    if let Some(request) = &change.anchor {
+    if let Some(request) = &anchor {
         // The tag moves with the property in every commit of ours, so comparing it compares the anchor.
         requirements.push(TableRequirement::RefSnapshotIdMatch {
             r#ref: anchor::tag(&request.flow),
@@ -126,10 +131,28 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         metadata: built.metadata,
         location,
         manifests: Arc::new(all),
+        json,
         expired,
         updates: built.changes,
         requirements,
     })
+}
+
+fn move_anchor(
+    builder: TableMetadataBuilder,
+    before: &TableMetadata,
+    request: &CommitRequest,
+    snapshot_id: i64,
+) -> Result<TableMetadataBuilder> {
+    let to = anchor::moved(request, snapshot_id);
+    let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::Tag { max_ref_age_ms: None });
+    let property = HashMap::from([(anchor::head_property(&request.flow), anchor::to_property(&to)?)]);
+    let descent = anchor::descent_property(&request.flow);
+    builder
+        .set_ref(&anchor::tag(&request.flow), reference)
+        .and_then(|b| b.set_properties(property))
+        .and_then(|b| if before.properties().contains_key(&descent) { b.remove_properties(&[descent]) } else { Ok(b) })
+        .map_err(|e| error::iceberg("move the anchor", e))
 }
 
 /// The files of a request as manifest entries.
@@ -144,16 +167,20 @@ pub(crate) fn expired(metadata: &TableMetadata, logs: Vec<iceberg::spec::Metadat
     Ok(logs.into_iter().map(|log| log.metadata_file).collect())
 }
 
-/// The next metadata file: `<version>-<uuid>.metadata.json` beside the table's other metadata.
+/// The next metadata file.
 pub(crate) fn metadata_file(previous: &str, metadata: &TableMetadata) -> Result<NewFile> {
+    let json =
+        serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
+    Ok((metadata_location(previous, metadata), Bytes::from(json)))
+}
+
+/// Where the next metadata file goes: `<version>-<uuid>.metadata.json` beside the table's other metadata.
+fn metadata_location(previous: &str, metadata: &TableMetadata) -> String {
     let name = previous.rsplit('/').next().unwrap_or_default();
     let version = name.split(['-', '.']).next().and_then(|v| v.trim_start_matches('v').parse::<u64>().ok());
     let version = version.map_or_else(|| metadata.metadata_log().len() as u64, |v| v + 1);
     let directory = metadata.location().trim_end_matches('/');
-    let location = format!("{directory}/metadata/{version:05}-{}.metadata.json", Uuid::new_v4());
-    let json =
-        serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
-    Ok((location, Bytes::from(json)))
+    format!("{directory}/metadata/{version:05}-{}.metadata.json", Uuid::new_v4())
 }
 
 /// Random and positive, as other implementations choose them.

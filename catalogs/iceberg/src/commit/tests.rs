@@ -93,11 +93,12 @@ async fn meddle(lake: &TestLake, change: impl FnOnce(TableMetadataBuilder) -> Ta
         metadata,
         location,
         manifests: Arc::new(Vec::new()),
+        json: None,
         expired: Vec::new(),
         updates: Vec::new(),
         requirements: Vec::new(),
     };
-    let base = Base { state, manifests: None };
+    let base = Base { state, manifests: None, json: None };
     assert!(matches!(lake.lake.shared().swap(&base, staged).await, Swap::Done(_)));
 }
 
@@ -574,6 +575,34 @@ async fn time_in_a_table_does_not_go_back() {
         summary: BTreeMap::new(),
         anchor: None,
     };
-    let staged = super::stage(&Base { state, manifests: None }, change, last - 3_600_000).await.unwrap();
+    let staged = super::stage(&Base { state, manifests: None, json: None }, change, last - 3_600_000).await.unwrap();
     assert_eq!(staged.metadata.current_snapshot().unwrap().timestamp_ms(), last + 1);
+}
+
+/// The JSON is put together from parts that commits hand on to each other.
+#[tokio::test]
+async fn metadata_files_say_what_the_state_says() {
+    let lake = TestLake::new().await;
+    lake.table("t", vec![]).await;
+    let table = handle(&lake).await;
+    let mut head = begin(table.as_ref()).await;
+    for n in 0..30 {
+        head = next(table.as_ref(), &head, n, n + (n % 2)).await;
+        if n == 10 {
+            meddle(&lake, |b| {
+                b.set_properties([("history.expire.max-snapshot-age-ms".into(), "1".into())].into()).unwrap()
+            })
+            .await;
+            head = table.load_head(FLOW).await.unwrap();
+        }
+        if n == 20 {
+            table.maintain().await.unwrap();
+            head = table.load_head(FLOW).await.unwrap();
+        }
+        let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
+        let file = state.storage.read(&state.metadata_location).await.unwrap();
+        let read: iceberg::spec::TableMetadata = serde_json::from_slice(&file).unwrap();
+        assert_eq!(read, *state.metadata, "commit {n}");
+        assert!(n < 21 || read.snapshots().len() < 20);
+    }
 }
