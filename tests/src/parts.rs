@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{tail, wait_for};
+use crate::{Proxy, tail, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -89,6 +89,13 @@ impl S3 {
         let mut process = Running::start(&mut command, dir.join("s3.log"))?;
         process.wait("versitygw to start", || answers(port, "/health"))?;
         Ok(Self { process, port })
+    }
+
+    /// From now on everyone who asks for the endpoint is told the proxy's.
+    pub fn behind_proxy(&mut self) -> Result<Proxy> {
+        let proxy = Proxy::to(([127, 0, 0, 1], self.port).into())?;
+        self.port = proxy.addr().port();
+        Ok(proxy)
     }
 
     pub fn endpoint(&self) -> String {
@@ -182,6 +189,13 @@ impl RestCatalog {
         let mut process = Running::start(&mut command, dir.join("rest.log"))?;
         process.wait("the REST catalog to start", || answers(port, "/v1/config"))?;
         Ok(Self { _process: process, port })
+    }
+
+    /// As [`S3::behind_proxy`].
+    pub fn behind_proxy(&mut self) -> Result<Proxy> {
+        let proxy = Proxy::to(([127, 0, 0, 1], self.port).into())?;
+        self.port = proxy.addr().port();
+        Ok(proxy)
     }
 
     pub fn uri(&self) -> String {

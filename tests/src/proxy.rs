@@ -18,8 +18,13 @@ pub enum Mode {
     Slow(Duration),
     /// Takes connections and hangs up.
     HangUp,
-    /// Answers one connection in so many with HTTP's 503 and passes the others.
-    Busy(u64),
+    /// Answers one connection in so many with this HTTP status and passes the others.
+    Refuse {
+        one_in: u64,
+        status: &'static str,
+    },
+    /// One answer in so many is lost: what was asked for is done, and the connection ends before anything comes back.
+    LoseAnswers(u64),
 }
 
 /// Ends with the process.
@@ -29,6 +34,7 @@ pub struct Proxy {
     mode: Arc<Mutex<Mode>>,
     /// Connections of an earlier generation are cut.
     generation: Arc<AtomicU64>,
+    answers: Arc<AtomicU64>,
 }
 
 /// How often a connection looks whether the mode has changed.
@@ -41,8 +47,12 @@ impl Proxy {
     }
 
     pub fn listen(listener: TcpListener, target: SocketAddr) -> Result<Self> {
-        let proxy =
-            Self { addr: listener.local_addr()?, mode: Arc::new(Mutex::new(Mode::Pass)), generation: Arc::default() };
+        let proxy = Self {
+            addr: listener.local_addr()?,
+            mode: Arc::new(Mutex::new(Mode::Pass)),
+            generation: Arc::default(),
+            answers: Arc::default(),
+        };
         let shared = proxy.clone();
         std::thread::spawn(move || {
             for (n, client) in (1_u64..).zip(listener.incoming()) {
@@ -70,10 +80,11 @@ impl Proxy {
         let generation = self.generation.load(Ordering::SeqCst);
         match *self.mode.lock() {
             Mode::HangUp => return client.shutdown(Shutdown::Both),
-            Mode::Busy(one_in) if n.is_multiple_of(one_in) => {
+            Mode::Refuse { one_in, status } if n.is_multiple_of(one_in) => {
                 // Read something first, or the client sees a cut connection and no answer.
                 let _ = client.read(&mut [0; 4096])?;
-                client.write_all(b"HTTP/1.1 503 Slow Down\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                client.write_all(answer.as_bytes())?;
                 return client.shutdown(Shutdown::Both);
             }
             _ => {}
@@ -112,8 +123,15 @@ impl Proxy {
                     return Ok(());
                 }
                 Ok(n) => {
-                    if let (Mode::Slow(pause), true) = (mode, answers) {
-                        std::thread::sleep(pause);
+                    match mode {
+                        Mode::Slow(pause) if answers => std::thread::sleep(pause),
+                        Mode::LoseAnswers(one_in)
+                            if answers && self.answers.fetch_add(1, Ordering::SeqCst).is_multiple_of(one_in) =>
+                        {
+                            end(&from, &to);
+                            return Ok(());
+                        }
+                        _ => {}
                     }
                     to.write_all(&buffer[..n])?;
                 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tidewater_devbroker::{DevBroker, DevBrokerConfig};
 use tidewater_tests::{
-    ChildServer, Client, EmbeddedServer, Kafka, LEDGER_COLUMNS, Ledger, Mode, Ports, create_topic, log_path, tail,
-    wait_for,
+    ChildServer, Client, EmbeddedServer, Kafka, LEDGER_COLUMNS, Ledger, Mode, Ports, RestCatalog, S3, create_topic,
+    log_path, tail, wait_for,
 };
 
 use crate::crash::failed;
@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("faults/query_memory", || query_memory().map_err(failed)),
         Trial::test("e2e/faults_broker", || faults_broker().map_err(failed)).with_ignored_flag(true),
         Trial::test("e2e/faults_disk", || faults_disk().map_err(failed)).with_ignored_flag(true),
+        Trial::test("e2e/faults_store", || faults_store().map_err(failed)).with_ignored_flag(true),
     ]
 }
 
@@ -177,4 +178,144 @@ fn disk_week(dir: &Path, small: &Path) -> Result<()> {
     server.kill()?;
     let mut server = ChildServer::start(&small.join("data"), Ports::free()?, &log_path(dir), &settings, &[])?;
     check.verify(&server.client(LIMIT)?, "kept", "system.dlq.ledger", LIMIT)
+}
+
+fn faults_store() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let outcome = store_week(dir.path());
+    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+const UNAVAILABLE: &str = "503 Slow Down";
+const BROKEN: &str = "500 Internal Server Error";
+
+/// The server reaches its object store and its REST catalog through proxies. One flow needs both, one only the store.
+fn store_week(dir: &Path) -> Result<()> {
+    let parts = parts()?;
+    let mut s3 = S3::start(&parts, dir)?;
+    let store = s3.behind_proxy()?;
+    let mut rest = RestCatalog::start(&parts, dir, &s3)?;
+    let catalog = rest.behind_proxy()?;
+    let broker = DevBroker::start(DevBrokerConfig::new(dir.join("broker")))?;
+    let brokers = broker.addr().to_string();
+    tokio::runtime::Runtime::new()?.block_on(create_topic(&brokers, "ledger", 2))?;
+    let options: Vec<String> = s3.options().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let warehouse = format!("s3://{}/home", S3::BUCKET);
+    let settings = ["--commit-interval", "300ms", "--warehouse", &warehouse, "--warehouse-options", &options.join(",")];
+    let mut server = ChildServer::start(&dir.join("data"), Ports::free()?, &log_path(dir), &settings, &[])?;
+    let client = server.client(LIMIT)?;
+    client.run(&format!(
+        "CREATE CATALOG team WITH (type = 'rest', uri = '{}', \"s3.endpoint\" = '{}', \"s3.region\" = 'us-east-1',
+           \"s3.path-style-access\" = 'true');
+         CREATE SCHEMA team.shop;
+         CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
+         CREATE STREAM ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
+         CREATE STREAMING TABLE team.shop.shared AS
+           SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;
+         CREATE STREAMING TABLE own AS SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;",
+        rest.uri(),
+        s3.endpoint()
+    ))?;
+    let ledger = Ledger::start(&brokers, "ledger", 2, 1000, false)?;
+    let committed = |flow: &str| -> Result<u64> {
+        Ok(client.value(&format!("SELECT coalesce(seq, 0) FROM system.flows WHERE name LIKE '%{flow}'"))?.parse()?)
+    };
+    let commits = |what: &str, flow: &str| -> Result<()> {
+        let now = committed(flow)?;
+        wait_for(&format!("{flow} to go on {what}"), LIMIT, || Ok((committed(flow)? >= now + 3).then_some(())))
+    };
+    let running = |what: &str| -> Result<()> {
+        wait_for(&format!("all flows to run after {what}"), LIMIT, || {
+            Ok((client.value("SELECT count(*) FROM system.flows WHERE state = 'running'")? == "2").then_some(()))
+        })
+    };
+    for flow in ["shared", "own"] {
+        commits("at the start", flow)?;
+    }
+
+    // Some requests get through, so everything goes on, if slowly.
+    for (what, mode) in [
+        ("with a store that is busy", Mode::Refuse { one_in: 3, status: UNAVAILABLE }),
+        ("with a store that has errors", Mode::Refuse { one_in: 3, status: BROKEN }),
+        ("with a store whose answers are lost", Mode::LoseAnswers(10)),
+    ] {
+        store.set(mode);
+        store.cut();
+        for flow in ["shared", "own"] {
+            commits(what, flow)?;
+        }
+    }
+    store.set(Mode::Pass);
+    store.cut();
+    for (what, mode) in [
+        ("with a catalog that is busy", Mode::Refuse { one_in: 2, status: UNAVAILABLE }),
+        ("with a catalog that has errors", Mode::Refuse { one_in: 2, status: BROKEN }),
+        ("with a catalog whose answers are lost", Mode::LoseAnswers(3)),
+    ] {
+        catalog.set(mode);
+        catalog.cut();
+        for flow in ["own", "shared"] {
+            commits(what, flow)?;
+        }
+    }
+
+    // Nothing gets through: who needs it waits and says so, and the others live on.
+    catalog.set(Mode::HangUp);
+    catalog.cut();
+    let told = "SELECT state FROM system.flows WHERE name LIKE '%shared'";
+    wait_for("the flow to notice that its catalog is gone", LIMIT, || {
+        Ok((client.value(told)? != "running").then_some(()))
+    })?;
+    commits("without the other's catalog", "own")?;
+    let refused = client.value("SELECT count(*) FROM team.shop.shared");
+    ensure!(refused.is_err(), "a table was read without its catalog: {refused:?}");
+    catalog.set(Mode::Pass);
+    commits("when the catalog is back", "shared")?;
+    running("the catalog's return")?;
+    store.set(Mode::Refuse { one_in: 1, status: UNAVAILABLE });
+    store.cut();
+    wait_for("the flow to notice that its store is gone", LIMIT, || {
+        Ok((client.value(told)? != "running").then_some(()))
+    })?;
+    for _ in 0..10 {
+        ensure!(client.value("SELECT count(*) FROM generate_series(1, 10)")? == "10", "the store is away");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    store.set(Mode::Pass);
+    for flow in ["shared", "own"] {
+        commits("when the store is back", flow)?;
+    }
+    running("the store's return")?;
+
+    // Others commit to the same table as fast as they can, and each of their commits makes one of the flow's a 409.
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let others = [server.client(LIMIT)?, server.client(LIMIT)?];
+    let foreign = std::thread::scope(|scope| -> Result<usize> {
+        let stop = &stop;
+        let writer = move |client: Client| -> Result<usize> {
+            let mut inserted = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                client.run("INSERT INTO team.shop.shared (p, n) VALUES (-1, 0)")?;
+                inserted += 1;
+            }
+            Ok(inserted)
+        };
+        let writers = others.map(|client| scope.spawn(move || writer(client)));
+        let went_on = commits("among others' commits", "shared").and_then(|()| commits("among more of them", "shared"));
+        stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let mut all = 0;
+        for writer in writers {
+            all += writer.join().unwrap()?;
+        }
+        went_on.map(|()| all)
+    })?;
+    let of_others = client.value("SELECT count(*) FROM \"team\".shop.\"shared$committed\" WHERE p = -1")?;
+    ensure!(foreign > 4 && of_others == foreign.to_string(), "{of_others} rows of {foreign} inserted by others");
+
+    let check = ledger.stop()?;
+    check.verify(&client, "(SELECT * FROM team.shop.shared WHERE p >= 0) AS shared", "system.dlq.ledger", LIMIT)?;
+    check.verify(&client, "own", "system.dlq.ledger", LIMIT)?;
+    server.kill()?;
+    let mut server = ChildServer::start(&dir.join("data"), Ports::free()?, &log_path(dir), &settings, &[])?;
+    check.verify(&server.client(LIMIT)?, "own", "system.dlq.ledger", LIMIT)
 }
