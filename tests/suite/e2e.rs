@@ -128,13 +128,18 @@ fn flight_python() -> Result<()> {
 
 fn flight_jdbc() -> Result<()> {
     let server = EmbeddedServer::start(&[])?;
+    run_flight_jdbc(&server.flight_addr().to_string(), "useEncryption=false&user=tidewater&password=any")
+}
+
+/// `addr` is host and port, `properties` the rest of the URL.
+pub fn run_flight_jdbc(addr: &str, properties: &str) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/FlightJdbc.java");
     let jar = parts()?.join("flight-jdbc/flight-sql-jdbc-driver.jar");
     // The driver hangs where it may not reach into java.nio, so it gets a limit.
     let output = Command::new("timeout")
         .args(["120", "java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp"])
         .args([&jar, &source])
-        .arg(server.flight_addr().to_string())
+        .args([addr, properties])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(

@@ -4,6 +4,7 @@
 //! - `live/…`: reads of rows that are not committed yet, and SUBSCRIBE, while records arrive;
 //! - `crash/…`: a server in its own process, killed and started again;
 //! - `flight/…`: Arrow Flight SQL, through arrow-flight's own client;
+//! - `tls/…`: encrypted connections of both protocols;
 //! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
 //! - `fuzz/…`: bytes and statements that are almost right;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
@@ -18,6 +19,7 @@ mod flight;
 mod fuzz;
 mod live;
 mod slt;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         slt::trials(),
         live::trials(),
         flight::trials(),
+        tls::trials(),
         faults::trials(),
         fuzz::trials(),
         crash::trials(),
