@@ -72,6 +72,23 @@ impl Client {
             .collect())
     }
 
+    /// The names of a query's columns, and its rows.
+    pub fn table(&self, sql: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), SqlFailure> {
+        let (mut names, mut rows) = (Vec::new(), Vec::new());
+        for message in self.runtime.block_on(self.client.simple_query(sql))? {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => {
+                    names = columns.iter().map(|c| c.name().to_owned()).collect();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    rows.push((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect());
+                }
+                _ => (),
+            }
+        }
+        Ok((names, rows))
+    }
+
     /// The single value of a query.
     pub fn value(&self, sql: &str) -> Result<String> {
         let rows = self.rows(sql)?;

@@ -8,7 +8,7 @@
 //! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
 //! - `fuzz/…`: bytes and statements that are almost right;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
-//! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
+//! - `e2e/…`: real parts (Apache Kafka, Spark, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod crash;
@@ -19,6 +19,7 @@ mod flight;
 mod fuzz;
 mod live;
 mod slt;
+mod spark;
 mod tls;
 
 use std::process::ExitCode;
