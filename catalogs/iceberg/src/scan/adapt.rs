@@ -105,7 +105,7 @@ fn mismatch(table: &Field, file: &Field) -> Error {
 }
 
 /// Promotions of the Iceberg spec, and other spellings of the same type that Parquet writers leave behind.
-fn is_promotion(from: &DataType, to: &DataType) -> bool {
+pub(super) fn is_promotion(from: &DataType, to: &DataType) -> bool {
     use DataType as D;
     let text = |t: &D| matches!(t, D::Utf8 | D::LargeUtf8 | D::Utf8View);
     let bytes = |t: &D| matches!(t, D::Binary | D::LargeBinary | D::BinaryView);

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use arrow::row::Rows;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use iceberg::spec::{DataFile, FormatVersion, Manifest, ManifestFile, ManifestList, Snapshot, TableMetadata};
@@ -12,7 +13,7 @@ use crate::commit::parse_manifest;
 use crate::scan::error::from_iceberg;
 use crate::storage::Storage;
 
-/// What has been read of files that never change: manifest lists, manifests, Parquet footers, position deletes.
+/// What has been read of files that never change: manifest lists, manifests, Parquet footers, deletes.
 /// One cache serves all tables of a catalog. It holds at most the given number of bytes (as estimated); entries are
 /// keyed by location, which is right because Iceberg never writes one location twice.
 #[derive(Clone)]
@@ -26,6 +27,7 @@ enum Kind {
     Manifest,
     Footer,
     PositionDeletes,
+    EqualityKeys,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -40,6 +42,7 @@ enum Entry {
     Manifest(Arc<Manifest>),
     Footer(Arc<ParquetMetaData>),
     PositionDeletes(Arc<PositionDeletes>),
+    EqualityKeys(Arc<Rows>),
 }
 
 impl Entry {
@@ -55,6 +58,7 @@ impl Entry {
             }
             Self::Footer(footer) => footer.memory_size(),
             Self::PositionDeletes(deletes) => deletes.memory_size(),
+            Self::EqualityKeys(keys) => keys.size(),
         }
     }
 }
@@ -138,6 +142,14 @@ impl MetadataCache {
         match self.get(Kind::PositionDeletes, location, load.map(|r| r.map(Entry::PositionDeletes)).boxed()).await? {
             Entry::PositionDeletes(deletes) => Ok(deletes),
             _ => Err(wrong_entry(location)),
+        }
+    }
+
+    /// `key` tells the delete file and the columns that are compared.
+    pub(super) async fn equality_keys(&self, key: &str, load: BoxFuture<'_, Result<Arc<Rows>>>) -> Result<Arc<Rows>> {
+        match self.get(Kind::EqualityKeys, key, load.map(|r| r.map(Entry::EqualityKeys)).boxed()).await? {
+            Entry::EqualityKeys(keys) => Ok(keys),
+            _ => Err(wrong_entry(key)),
         }
     }
 

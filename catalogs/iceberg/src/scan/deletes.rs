@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
-use iceberg::spec::{DataContentType, DataFile, DataFileFormat, Struct};
+use iceberg::spec::{
+    DataContentType, DataFile, DataFileFormat, Literal, ManifestEntryRef, PrimitiveLiteral, Struct, TableMetadata,
+};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::file::metadata::ParquetMetaData;
 use tidewater_catalogs::{Error, Result};
 
+use super::equality::EqualityIndex;
 use super::error::corrupt;
 
-/// A file of position deletes, or one deletion vector in a Puffin file.
+/// A file of position or equality deletes, or one deletion vector in a Puffin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeleteFile {
     pub(super) location: String,
@@ -35,23 +38,31 @@ pub(super) struct DeleteIndex {
     vectors: HashMap<String, Arc<DeleteFile>>,
     by_path: HashMap<String, Vec<Arc<DeleteFile>>>,
     by_partition: HashMap<(i32, Struct), Vec<Arc<DeleteFile>>>,
+    pub(super) equality: EqualityIndex,
+}
+
+/// Partition values to look deletes up by. A value that was written before its column grew is the same value.
+pub(super) fn widened(partition: &Struct) -> Struct {
+    let widen = |value: Option<&Literal>| match value {
+        Some(Literal::Primitive(PrimitiveLiteral::Int(v))) => Some(Literal::long(i64::from(*v))),
+        Some(Literal::Primitive(PrimitiveLiteral::Float(v))) => Some(Literal::double(f64::from(v.0))),
+        other => other.cloned(),
+    };
+    partition.iter().map(widen).collect()
 }
 
 impl DeleteIndex {
     /// `spec_id` is that of the manifest which lists the file.
-    pub(super) fn add(&mut self, spec_id: i32, sequence_number: Option<i64>, file: &DataFile) -> Result<()> {
+    pub(super) fn add(&mut self, metadata: &TableMetadata, spec_id: i32, entry: &ManifestEntryRef) -> Result<()> {
+        let (file, sequence_number) = (entry.data_file(), entry.sequence_number());
         let location = file.file_path();
-        match file.content_type() {
-            DataContentType::PositionDeletes => {}
-            DataContentType::EqualityDeletes => {
-                return Err(Error::unsupported("table has equality deletes, which cannot be read")
-                    .with_hint("Rewrite the table's data files with the engine that wrote the deletes.")
-                    .with_context("file", location));
-            }
+        let compares = match file.content_type() {
+            DataContentType::PositionDeletes => false,
+            DataContentType::EqualityDeletes => true,
             DataContentType::Data => {
                 return Err(corrupt("data file listed among deletes").with_context("file", location));
             }
-        }
+        };
         if file.key_metadata().is_some_and(|k| !k.is_empty()) {
             return Err(Error::unsupported("encrypted tables cannot be read").with_context("file", location));
         }
@@ -60,7 +71,7 @@ impl DeleteIndex {
         let referenced = file.referenced_data_file();
         let vector = match file.file_format() {
             DataFileFormat::Parquet => None,
-            DataFileFormat::Puffin => Some(vector_blob(file)?),
+            DataFileFormat::Puffin if !compares => Some(vector_blob(file)?),
             other => {
                 return Err(Error::unsupported("format of delete file cannot be read")
                     .with_context("file", location)
@@ -68,13 +79,21 @@ impl DeleteIndex {
             }
         };
         let is_vector = vector.is_some();
-        let delete = Arc::new(DeleteFile {
+        let delete = DeleteFile {
             location: location.to_owned(),
             size_bytes: file.file_size_in_bytes(),
             record_count: file.record_count(),
             sequence_number,
             vector,
-        });
+        };
+        if compares {
+            let spec = metadata
+                .partition_spec_by_id(spec_id)
+                .ok_or_else(|| corrupt("delete file has an unknown partition spec").with_context("file", location))?;
+            let reach = (!spec.is_unpartitioned()).then(|| (spec_id, widened(file.partition())));
+            return self.equality.add(reach, delete, entry);
+        }
+        let delete = Arc::new(delete);
         match referenced {
             Some(path) if is_vector => {
                 if self.vectors.insert(path.clone(), delete).is_some() {
@@ -85,19 +104,19 @@ impl DeleteIndex {
             None if is_vector => {
                 return Err(corrupt("deletion vector names no data file").with_context("file", location));
             }
-            None => self.by_partition.entry((spec_id, file.partition().clone())).or_default().push(delete),
+            None => self.by_partition.entry((spec_id, widened(file.partition()))).or_default().push(delete),
         }
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    fn has_no_positions(&self) -> bool {
         self.vectors.is_empty() && self.by_path.is_empty() && self.by_partition.is_empty()
     }
 
-    /// What applies to a data file: its deletion vector alone where it has one, else every position delete of its
+    /// What deletes rows of a data file by position: its deletion vector alone where it has one, else every position delete of its
     /// partition, or naming it, that is not older than the file.
     pub(super) fn of(&self, spec_id: i32, sequence_number: i64, file: &DataFile) -> Vec<Arc<DeleteFile>> {
-        if self.is_empty() {
+        if self.has_no_positions() {
             return Vec::new();
         }
         let applies = |d: &&Arc<DeleteFile>| d.sequence_number >= sequence_number;
@@ -105,7 +124,7 @@ impl DeleteIndex {
             return vec![vector.clone()];
         }
         let named = self.by_path.get(file.file_path()).into_iter().flatten();
-        let shared = self.by_partition.get(&(spec_id, file.partition().clone())).into_iter().flatten();
+        let shared = self.by_partition.get(&(spec_id, widened(file.partition()))).into_iter().flatten();
         named.chain(shared).filter(applies).cloned().collect()
     }
 }

@@ -17,6 +17,8 @@ use tidewater_catalogs::Error;
 
 use super::adapt::{Adapt, STRICT, default_of, field_id, plan, with_field_ids};
 use super::columns::ScanSchema;
+use super::equality::EqualityPlan;
+use super::keys::KeyExpr;
 
 /// Makes the adapters of files. `constants` are the identity partition values of one file, by table column: they
 /// stand in for columns that the file does not have.
@@ -24,12 +26,15 @@ use super::columns::ScanSchema;
 pub(super) struct FieldIdAdapterFactory {
     pub(super) schema: Arc<ScanSchema>,
     pub(super) constants: Arc<[(usize, ScalarValue)]>,
+    /// Behind the table's columns.
+    pub(super) keys: Arc<EqualityPlan>,
 }
 
 impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
     fn create(&self, _logical: SchemaRef, physical: SchemaRef) -> DfResult<Arc<dyn PhysicalExprAdapter>> {
         let file = with_field_ids(&self.schema, &physical)?;
-        Ok(Arc::new(FieldIdAdapter { schema: self.schema.clone(), constants: self.constants.clone(), file }))
+        let (schema, constants, keys) = (self.schema.clone(), self.constants.clone(), self.keys.clone());
+        Ok(Arc::new(FieldIdAdapter { schema, constants, keys, file }))
     }
 }
 
@@ -37,6 +42,7 @@ impl PhysicalExprAdapterFactory for FieldIdAdapterFactory {
 struct FieldIdAdapter {
     schema: Arc<ScanSchema>,
     constants: Arc<[(usize, ScalarValue)]>,
+    keys: Arc<EqualityPlan>,
     /// As the reader gives it, with ids.
     file: SchemaRef,
 }
@@ -53,12 +59,15 @@ impl PhysicalExprAdapter for FieldIdAdapter {
 
 impl FieldIdAdapter {
     fn column(&self, column: &Column) -> Result<Arc<dyn PhysicalExpr>, Error> {
+        if let Some(key) = self.keys.keys.iter().position(|key| key.name == column.name()) {
+            return self.key(key);
+        }
         let index = self.schema.arrow.index_of(column.name())?;
         let table = self.schema.arrow.field(index);
         let id = self.schema.field(index).id;
         let Some(position) = self.file.fields().iter().position(|f| field_id(f) == Some(id)) else {
-            let value = match self.constants.iter().find(|(column, _)| *column == index) {
-                Some((_, value)) => value.clone(),
+            let value = match self.constant(index) {
+                Some(value) => value,
                 None => default_of(&self.schema, id, table.data_type())?,
             };
             return Ok(Arc::new(Literal::new(value)));
@@ -70,6 +79,26 @@ impl FieldIdAdapter {
             // The cast that DataFusion knows, so that it can prune through it.
             Adapt::Cast(to) => Arc::new(CastExpr::new(read, to, Some(STRICT))),
             adapt => Arc::new(AdaptExpr { input: read, adapt: Arc::new(adapt), table: Arc::new(table.clone()) }),
+        })
+    }
+}
+
+impl FieldIdAdapter {
+    fn constant(&self, column: usize) -> Option<ScalarValue> {
+        self.constants.iter().find(|(of, _)| *of == column).map(|(_, value)| value.clone())
+    }
+
+    fn key(&self, key: usize) -> Result<Arc<dyn PhysicalExpr>, Error> {
+        let column = &self.keys.keys[key];
+        Ok(match column.source(&self.file)? {
+            Some(source) => {
+                let read = Column::new(self.file.field(source.root).name(), source.root);
+                Arc::new(KeyExpr::new(Arc::new(read), source, column))
+            }
+            None => {
+                let value = self.constant(self.schema.arrow.fields().len() + key);
+                Arc::new(Literal::new(value.unwrap_or_else(|| column.missing())))
+            }
         })
     }
 }

@@ -185,13 +185,41 @@ impl Fixture {
             .unwrap()
     }
 
-    pub(super) async fn equality_deletes(&mut self) -> DataFile {
+    /// The named top-level columns of the current schema.
+    pub(super) fn select(&self, names: &[&str]) -> Schema {
+        let schema = self.metadata.current_schema();
+        let fields = names.iter().map(|name| schema.field_by_name(name).unwrap().clone());
+        Schema::builder().with_fields(fields.collect::<Vec<_>>()).build().unwrap()
+    }
+
+    /// Rows equal to `columns` in the fields `ids`; with the metrics that the Iceberg library writes. The file has the
+    /// columns of `schema`.
+    pub(super) async fn equality_deletes(
+        &mut self,
+        schema: Schema,
+        ids: &[i32],
+        columns: Vec<ArrayRef>,
+        partition: Struct,
+    ) -> DataFile {
         let location = self.name("delete");
-        self.data_builder(&location, 1, 1, Struct::empty())
-            .content(DataContentType::EqualityDeletes)
-            .equality_ids(Some(vec![1]))
+        let batch = RecordBatch::try_new(Arc::new(schema_to_arrow_schema(&schema).unwrap()), columns).unwrap();
+        let builder = ParquetWriterBuilder::new(self.properties(), Arc::new(schema));
+        let mut writer = builder.build(self.io.new_output(&location).unwrap()).await.unwrap();
+        writer.write(&batch).await.unwrap();
+        let mut file = writer.close().await.unwrap().remove(0);
+        file.content(DataContentType::EqualityDeletes)
+            .equality_ids(Some(ids.to_vec()))
+            .partition(partition)
+            .partition_spec_id(self.spec().spec_id())
             .build()
             .unwrap()
+    }
+
+    /// Deletes rows by values of one column of the current schema, everywhere or in the one partition that is named.
+    pub(super) async fn delete_where(&mut self, column: &str, values: ArrayRef, partition: Struct) -> DataFile {
+        let schema = self.select(&[column]);
+        let id = schema.as_struct().fields()[0].id;
+        self.equality_deletes(schema, &[id], vec![values], partition).await
     }
 
     /// `blob` lies in the Puffin file behind some other bytes.

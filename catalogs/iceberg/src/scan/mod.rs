@@ -14,8 +14,12 @@ mod adapt;
 mod cache;
 mod columns;
 mod deletes;
+mod equality;
 pub(crate) mod error;
 mod fields;
+mod filter;
+mod key_table;
+mod keys;
 mod location;
 mod plan;
 mod prune;
@@ -55,7 +59,7 @@ use self::columns::ScanSchema;
 use self::location::Root;
 use self::plan::{Request, plan};
 use self::reader::Readers;
-use self::source::{IcebergSource, unused_store};
+use self::source::{Equality, IcebergSource, unused_store};
 use crate::state::TableState;
 
 /// A table over one snapshot of `state`: the current one with the table's current columns, or the given one with the
@@ -125,17 +129,23 @@ impl TableProvider for IcebergTable {
             TableParquetOptions { global: config.execution.parquet.clone(), ..TableParquetOptions::default() };
         let groups =
             into_groups(planned.files, config.execution.target_partitions, config.optimizer.repartition_file_min_size);
+        // Keys of equality deletes stand behind the table's columns, out of sight.
+        let projection = match projection {
+            None if !planned.equality.keys.is_empty() => Some((0..self.schema.arrow.fields().len()).collect()),
+            projection => projection.cloned(),
+        };
         let source = IcebergSource::new(
             self.schema.clone(),
             self.readers.clone(),
             options,
             planned.summary,
             planned.may_have_nan,
+            Equality::new(planned.equality, session.runtime_env().memory_pool.clone()),
         );
         let config = FileScanConfigBuilder::new(unused_store(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(planned.statistics)
-            .with_projection_indices(projection.cloned())?
+            .with_projection_indices(projection)?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))

@@ -4,20 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{ScalarValue, Statistics};
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileFormat, Manifest, ManifestContentType, ManifestEntry, ManifestFile, Snapshot,
-    Transform,
+    DataContentType, DataFile, DataFileFormat, Manifest, ManifestContentType, ManifestEntry, ManifestFile,
+    PartitionField, Snapshot, Transform,
 };
 use object_store::ObjectMeta;
 use tidewater_catalogs::{Error, Result};
 
 use super::cache::MetadataCache;
 use super::columns::{ScanSchema, SpecField, spec_fields};
-use super::deletes::DeleteIndex;
+use super::deletes::{DeleteIndex, widened};
+use super::equality::{EqualityPlan, EqualityPlanner};
 use super::error::corrupt;
 use super::location::Root;
 use super::prune::{Files, Manifests, column_range};
@@ -47,6 +48,7 @@ pub(super) struct Planned {
     pub(super) statistics: Statistics,
     pub(super) may_have_nan: BTreeSet<usize>,
     pub(super) summary: ScanSummary,
+    pub(super) equality: EqualityPlan,
 }
 
 pub(super) async fn plan(
@@ -62,7 +64,8 @@ pub(super) async fn plan(
         let (deletes, data): (Vec<_>, Vec<_>) =
             list.entries().iter().filter(|m| is_live(m)).partition(|m| m.content == ManifestContentType::Deletes);
         planner.summary.manifests_total = data.len();
-        let deletes = Arc::new(read_deletes(state, &deletes).await?);
+        let mut deletes = read_deletes(state, &deletes).await?;
+        planner.equality = EqualityPlanner::new(std::mem::take(&mut deletes.equality));
         let kept = planner.prune_manifests(&data)?;
         planner.summary.manifests_read = kept.len();
         let mut manifests = std::pin::pin!(load(state, kept));
@@ -109,7 +112,7 @@ async fn read_deletes(state: &TableState, manifests: &[&ManifestFile]) -> Result
     let mut loaded = std::pin::pin!(load(state, manifests));
     while let Some((file, _, manifest)) = loaded.try_next().await? {
         for entry in manifest.entries().iter().filter(|e| e.is_alive()) {
-            index.add(file.partition_spec_id, entry.sequence_number(), entry.data_file())?;
+            index.add(&state.metadata, file.partition_spec_id, entry)?;
         }
     }
     Ok(index)
@@ -126,6 +129,7 @@ struct Planner<'a> {
     files: Vec<PartitionedFile>,
     may_have_nan: BTreeSet<usize>,
     summary: ScanSummary,
+    equality: EqualityPlanner,
 }
 
 impl<'a> Planner<'a> {
@@ -140,6 +144,7 @@ impl<'a> Planner<'a> {
             files: Vec::new(),
             may_have_nan: BTreeSet::new(),
             summary: ScanSummary { table: state.name.to_string(), ..ScanSummary::default() },
+            equality: EqualityPlanner::default(),
             state,
             schema,
             request,
@@ -214,12 +219,16 @@ impl<'a> Planner<'a> {
         let sequence_number = entry
             .sequence_number()
             .ok_or_else(|| corrupt("data file has no sequence number").with_context("file", location))?;
+        let reach = (spec_id, widened(file.partition()));
+        let equality = self.equality.of(&self.state.metadata, &self.schema.arrow, reach, sequence_number, file)?;
         let task = FileTask {
             location: location.to_owned(),
+            sequence_number,
             deletes: deletes.of(spec_id, sequence_number, file),
-            constants: self.constants(spec, file)?,
+            constants: self.constants(spec_id, spec, file, &equality)?,
+            equality,
         };
-        let has_deletes = !task.deletes.is_empty();
+        let has_deletes = task.has_deletes();
         let range = |column: &usize| (*column, column_range(&self.schema, spec, file, *column));
         let ranges: Vec<_> = self.request.columns.iter().map(range).collect();
         let (rows, size_bytes) = (file.record_count(), file.file_size_in_bytes());
@@ -252,15 +261,31 @@ impl<'a> Planner<'a> {
     }
 
     /// Iceberg spec, "Column Projection": a column that the file lacks has its identity partition value.
-    fn constants(&self, spec: &[SpecField], file: &DataFile) -> Result<Arc<[(usize, ScalarValue)]>> {
-        let identity = spec.iter().filter(|f| f.transform == Transform::Identity);
-        identity
-            .filter_map(|f| file.partition().fields().get(f.position).map(|value| (f.column, value)))
-            .map(|(column, value)| {
-                let value = scalar_or_null(value.as_ref(), self.schema.data_type(column)).ok_or_else(|| {
+    /// So has a key of the given equality deletes, and it may be of a column that the table no longer shows.
+    fn constants(
+        &self,
+        spec_id: i32,
+        spec: &[SpecField],
+        file: &DataFile,
+        equality: &[usize],
+    ) -> Result<Arc<[(usize, ScalarValue)]>> {
+        let columns = spec.iter().filter(|f| f.transform == Transform::Identity);
+        let columns = columns.map(|f| (f.position, f.column, self.schema.data_type(f.column)));
+        let whole = self.state.metadata.partition_spec_by_id(spec_id).map_or(&[][..], |s| s.fields());
+        let first_key = self.schema.arrow.fields().len();
+        let keys = self.equality.keys_of(equality).into_iter().filter(|(_, key)| key.is_top_level());
+        let keys = keys.filter_map(|(at, key)| {
+            let of_key = |f: &PartitionField| f.source_id == key.id && f.transform == Transform::Identity;
+            Some((whole.iter().position(of_key)?, first_key + at, &key.data_type))
+        });
+        columns
+            .chain(keys)
+            .filter_map(|(position, column, to)| file.partition().fields().get(position).map(|v| (v, column, to)))
+            .map(|(value, column, to)| {
+                let value = scalar_or_null(value.as_ref(), to).ok_or_else(|| {
                     corrupt("partition value has another type than its column")
                         .with_context("file", file.file_path())
-                        .with_context("column", &self.schema.field(column).name)
+                        .with_context("type", to)
                 })?;
                 Ok((column, value))
             })
@@ -269,8 +294,17 @@ impl<'a> Planner<'a> {
 
     fn finish(mut self) -> Planned {
         self.summary.files_kept = self.files.len() as u64;
+        let equality = self.equality.finish();
+        self.summary.equality_delete_files = equality.groups.iter().map(|group| group.files.len()).sum();
+        let columns = self.schema.arrow.fields().len() + equality.keys.len();
+        if !equality.keys.is_empty() {
+            for statistics in self.files.iter_mut().filter_map(|file| file.statistics.as_mut()) {
+                Arc::make_mut(statistics).column_statistics.resize_with(columns, ColumnStatistics::new_unknown);
+            }
+        }
         Planned {
-            statistics: self.totals.finish(self.schema.arrow.fields().len()),
+            statistics: self.totals.finish(columns),
+            equality,
             files: self.files,
             may_have_nan: self.may_have_nan,
             summary: self.summary,

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::compute::cast_with_options;
 use arrow::datatypes::{DataType, Int64Type};
+use arrow::row::Rows;
 use bytes::Bytes;
 use datafusion::common::Result as DfResult;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
@@ -22,10 +24,13 @@ use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader, Parquet
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
-use super::adapt::{STRICT, field_id};
+use super::adapt::{STRICT, field_id, with_field_ids};
 use super::cache::MetadataCache;
+use super::columns::ScanSchema;
 use super::deletes::{DeleteFile, PositionDeletes};
 use super::error::{corrupt, from_parquet};
+use super::key_table::converter;
+use super::keys::{KeyColumn, KeySource, whole_source};
 use super::location::Root;
 use super::vector;
 
@@ -86,6 +91,60 @@ impl Readers {
             }))
         };
         Ok(self.cache.position_deletes(&key, load.boxed()).await?.of(data_file).cloned())
+    }
+
+    /// Keys that an equality delete lists, in the form that [`converter`] gives them. `memory` is asked while they are
+    /// read; it does not keep them.
+    pub(super) async fn equality_keys(
+        &self,
+        delete: &DeleteFile,
+        columns: &[&KeyColumn],
+        schema: &ScanSchema,
+        memory: &MemoryReservation,
+    ) -> Result<Arc<Rows>> {
+        let compared: Vec<String> = columns.iter().map(|key| format!("{}:{}", key.id, key.data_type)).collect();
+        let key = format!("{}#{}", delete.location, compared.join(","));
+        let load = async { Ok(Arc::new(self.read_equality_deletes(delete, columns, schema, memory).await?)) };
+        self.cache.equality_keys(&key, load.boxed()).await
+    }
+
+    async fn read_equality_deletes(
+        &self,
+        delete: &DeleteFile,
+        columns: &[&KeyColumn],
+        schema: &ScanSchema,
+        memory: &MemoryReservation,
+    ) -> Result<Rows> {
+        let path = self.root.path(&delete.location)?;
+        let failed = |e| from_parquet(e, &delete.location);
+        let footer = self.footer(&path, delete.size_bytes).await?;
+        let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new()).map_err(failed)?;
+        let file = with_field_ids(schema, metadata.schema())?;
+        let sources: Vec<_> =
+            columns.iter().map(|key| whole_source(key, &file, &delete.location)).collect::<Result<_>>()?;
+        let mut roots: Vec<usize> = sources.iter().map(|source| source.root).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        let mask = ProjectionMask::roots(metadata.parquet_schema(), roots.iter().copied());
+        let mut batches =
+            ParquetRecordBatchStreamBuilder::new_with_metadata(self.open(&path, delete.size_bytes), metadata)
+                .with_projection(mask)
+                .build()
+                .map_err(failed)?;
+        let converter = converter(columns)?;
+        let mut keys = converter.empty_rows(0, 0);
+        let reading = memory.new_empty();
+        while let Some(batch) = batches.try_next().await.map_err(failed)? {
+            let column = |source: &KeySource| {
+                // The mask keeps the order of the file.
+                let at = roots.partition_point(|root| *root < source.root);
+                source.apply(batch.column(at))
+            };
+            let values = sources.iter().map(column).collect::<arrow::error::Result<Vec<_>>>()?;
+            converter.append(&mut keys, &values)?;
+            reading.try_resize(keys.size() + batch.get_array_memory_size())?;
+        }
+        Ok(keys)
     }
 
     async fn read_vector(&self, delete: &DeleteFile, data_file: &str) -> Result<PositionDeletes> {

@@ -21,6 +21,8 @@ use tidewater_catalogs::{Error, ErrorKind};
 use super::fixture::{Fixture, identity, partition, rows, spec};
 use super::provider;
 
+mod equality;
+
 /// A small generator, so that a failing seed can be named.
 mod rand_like {
     pub struct Seeded(pub u64);
@@ -585,16 +587,6 @@ async fn deletion_vectors_replace_position_deletes() {
     let vector = table.deletion_vector(&blob, 2, &path).await;
     table.commit(vec![file, vector]).await;
     assert_eq!(table.query("select id from t order by id").await, ["0", "1", "3", "4", "6", "7", "8", "9"]);
-}
-
-#[tokio::test]
-async fn equality_deletes_are_refused() {
-    let (mut table, _) = id_table(1).await;
-    let delete = table.equality_deletes().await;
-    table.commit(vec![delete]).await;
-    let error = rows(&table.context(2), "select * from t").await;
-    assert!(error.as_ref().unwrap_err().to_string().contains("equality deletes"));
-    assert_eq!(kind(error), ErrorKind::Unsupported);
 }
 
 #[tokio::test]
