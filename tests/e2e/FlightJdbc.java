@@ -4,11 +4,15 @@ import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.Statement;
 
-/** What a BI tool does through the Flight SQL JDBC driver: connect, list tables, query with a parameter. */
+/**
+ * What a BI tool does through the Flight SQL JDBC driver: connect, list tables, query with a parameter.
+ *
+ * <p>usage: FlightJdbc HOST:PORT PROPERTIES
+ */
 public final class FlightJdbc {
     public static void main(String[] args) throws Exception {
         Class.forName("org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver");
-        String url = "jdbc:arrow-flight-sql://" + args[0] + "/?useEncryption=false&user=tidewater&password=any";
+        String url = "jdbc:arrow-flight-sql://" + args[0] + "/?" + args[1];
         try (Connection connection = DriverManager.getConnection(url)) {
             try (Statement statement = connection.createStatement()) {
                 statement.executeUpdate("CREATE TABLE jdbc_t (id INT, name TEXT, price NUMERIC(10,2), at TIMESTAMPTZ)");

@@ -47,8 +47,16 @@ pub struct Client {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Result<Self> {
+        Self::with(addr, "")
+    }
+
+    pub fn connect_with_password(addr: SocketAddr, password: &str) -> Result<Self> {
+        Self::with(addr, &format!("password={password}"))
+    }
+
+    fn with(addr: SocketAddr, more: &str) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let client = runtime.block_on(connect(addr))?;
+        let client = runtime.block_on(open(addr, more))?;
         Ok(Self { runtime, client })
     }
 
@@ -62,6 +70,23 @@ impl Client {
                 _ => None,
             })
             .collect())
+    }
+
+    /// The names of a query's columns, and its rows.
+    pub fn table(&self, sql: &str) -> Result<(Vec<String>, Vec<Vec<Option<String>>>), SqlFailure> {
+        let (mut names, mut rows) = (Vec::new(), Vec::new());
+        for message in self.runtime.block_on(self.client.simple_query(sql))? {
+            match message {
+                SimpleQueryMessage::RowDescription(columns) => {
+                    names = columns.iter().map(|c| c.name().to_owned()).collect();
+                }
+                SimpleQueryMessage::Row(row) => {
+                    rows.push((0..row.len()).map(|i| row.get(i).map(str::to_owned)).collect());
+                }
+                _ => (),
+            }
+        }
+        Ok((names, rows))
     }
 
     /// The single value of a query.
@@ -78,7 +103,11 @@ impl Client {
 
 /// An async connection, driven by a task of the current runtime.
 pub async fn connect(addr: SocketAddr) -> Result<tokio_postgres::Client, SqlFailure> {
-    let config = format!("host={} port={} user=tidewater dbname=lake", addr.ip(), addr.port());
+    open(addr, "").await
+}
+
+async fn open(addr: SocketAddr, more: &str) -> Result<tokio_postgres::Client, SqlFailure> {
+    let config = format!("host={} port={} user=tidewater dbname=lake {more}", addr.ip(), addr.port());
     let (client, connection) = tokio_postgres::connect(&config, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)

@@ -8,6 +8,7 @@ mod kafka;
 mod ledger;
 mod parts;
 mod proxy;
+mod spark;
 
 pub use child::{ChildServer, Ports, SERVE_CHILD, log_path, tail};
 pub use client::{Client, SqlFailure, connect};
@@ -16,6 +17,7 @@ pub use kafka::Kafka;
 pub use ledger::{LEDGER_COLUMNS, Ledger, LedgerCheck, create_topic};
 pub use parts::{Azure, Postgres, RestCatalog, S3};
 pub use proxy::{Mode, Proxy};
+pub use spark::{Spark, SparkAnswer, SparkTables};
 
 use std::time::{Duration, Instant};
 

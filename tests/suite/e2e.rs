@@ -1,17 +1,17 @@
-//! End to end with real parts: Apache Kafka produces, PyIceberg and DuckDB read back; catalogs and object stores are
-//! held against the same suite as the embedded ones.
+//! End to end with real parts: Apache Kafka produces, PyIceberg, DuckDB and Spark read back; catalogs and object stores
+//! are held against the same suite as the embedded ones.
 //!
 //! `cargo xtask e2e` fetches the parts and runs these; without it they are ignored.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidewater_tests::{
-    Azure, EmbeddedServer, Kafka, LedgerCheck, Postgres, RestCatalog, S3, create_topic, log_path, tail,
+    Azure, EmbeddedServer, Kafka, LedgerCheck, Postgres, RestCatalog, S3, Spark, create_topic, log_path, tail,
 };
 
 use crate::crash::{Scene, failed};
@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
         e2e("catalogs", catalogs),
         e2e("object_stores", object_stores),
         e2e("metastore_in_postgres", metastore_in_postgres),
+        e2e("spark_tables", crate::spark::spark_tables),
         e2e("flight_python", flight_python),
         e2e("flight_jdbc", flight_jdbc),
     ]
@@ -66,7 +67,7 @@ fn crate_tests(package: &str, filter: &str, args: &[&str], env: &[(&str, String)
     Ok(())
 }
 
-fn object(pairs: &[(&str, String)]) -> Value {
+pub fn object(pairs: &[(&str, String)]) -> Value {
     Value::Object(pairs.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect())
 }
 
@@ -128,13 +129,18 @@ fn flight_python() -> Result<()> {
 
 fn flight_jdbc() -> Result<()> {
     let server = EmbeddedServer::start(&[])?;
+    run_flight_jdbc(&server.flight_addr().to_string(), "useEncryption=false&user=tidewater&password=any")
+}
+
+/// `addr` is host and port, `properties` the rest of the URL.
+pub fn run_flight_jdbc(addr: &str, properties: &str) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/FlightJdbc.java");
     let jar = parts()?.join("flight-jdbc/flight-sql-jdbc-driver.jar");
     // The driver hangs where it may not reach into java.nio, so it gets a limit.
     let output = Command::new("timeout")
         .args(["120", "java", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp"])
         .args([&jar, &source])
-        .arg(server.flight_addr().to_string())
+        .args([addr, properties])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(
@@ -258,19 +264,32 @@ fn read_back(parts: &Path, table: (&Value, &str), home: &Value, check: &LedgerCh
         Ok(serde_json::from_slice(&output.stdout)?)
     };
     let rows: Vec<Value> = (check.good.iter().enumerate()).map(|(p, n)| json!([p, n, n, n * (n - 1) / 2])).collect();
+    let dead: Vec<Value> = (check.poison.iter().enumerate()).map(|(p, n)| json!([p, n, n])).collect();
     let kept = python(table.0, table.1, "kept", "p", "n")?;
+    let set_aside = python(home, "system.dlq", "ledger", "_partition", "_offset")?;
     for reader in ["pyiceberg", "duckdb"] {
         ensure!(kept[reader] == json!(rows), "{reader} reads {}\nthe ledger says {}", kept[reader], json!(rows));
-    }
-    let dead = python(home, "system.dlq", "ledger", "_partition", "_offset")?;
-    for reader in ["pyiceberg", "duckdb"] {
         let counted: Vec<Value> =
-            dead[reader].as_array().into_iter().flatten().map(|r| json!([r[0], r[1], r[2]])).collect();
-        let expected: Vec<Value> = (check.poison.iter().enumerate()).map(|(p, n)| json!([p, n, n])).collect();
-        ensure!(
-            json!(counted) == json!(expected),
-            "{reader} reads dead letters {counted:?}\nthe ledger says {expected:?}"
-        );
+            set_aside[reader].as_array().into_iter().flatten().map(|r| json!([r[0], r[1], r[2]])).collect();
+        ensure!(counted == dead, "{reader} reads dead letters {counted:?}\nthe ledger says {dead:?}");
     }
+    let begun = Instant::now();
+    // Spark has a column `_partition` of its own, which hides that of dead letters.
+    let spark = Spark::read_back(
+        parts,
+        &json!([
+            {"catalog": table.0, "namespace": table.1, "table": "kept", "group": "p", "number": "n"},
+            {"catalog": home, "namespace": "system.dlq", "table": "ledger", "group": "0", "number": "_offset"},
+        ]),
+    )?;
+    println!("Spark took {:.0} s", begun.elapsed().as_secs_f64());
+    ensure!(spark[0] == json!(rows), "Spark reads {}\nthe ledger says {}", spark[0], json!(rows));
+    let offsets: u64 = set_aside["pyiceberg"].as_array().into_iter().flatten().filter_map(|r| r[3].as_u64()).sum();
+    ensure!(
+        spark[1][0][1] == check.poisoned() && spark[1][0][3] == offsets,
+        "Spark reads dead letters {}\nthe ledger says {}, with offsets of {offsets} in all",
+        spark[1],
+        check.poisoned()
+    );
     Ok(())
 }

@@ -4,10 +4,11 @@
 //! - `live/…`: reads of rows that are not committed yet, and SUBSCRIBE, while records arrive;
 //! - `crash/…`: a server in its own process, killed and started again;
 //! - `flight/…`: Arrow Flight SQL, through arrow-flight's own client;
+//! - `tls/…`: encrypted connections of both protocols;
 //! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
 //! - `fuzz/…`: bytes and statements that are almost right;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
-//! - `e2e/…`: real parts (Apache Kafka, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
+//! - `e2e/…`: real parts (Apache Kafka, Spark, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod crash;
@@ -18,6 +19,8 @@ mod flight;
 mod fuzz;
 mod live;
 mod slt;
+mod spark;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         slt::trials(),
         live::trials(),
         flight::trials(),
+        tls::trials(),
         faults::trials(),
         fuzz::trials(),
         crash::trials(),

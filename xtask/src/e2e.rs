@@ -1,8 +1,7 @@
 //! Prepares the real parts, then runs the `e2e/` trials of the test binary.
 //!
 //! Downloads (the jars of Apache Kafka and of Apache Iceberg's REST catalog, object stores, Python packages of the
-//! readers) are kept in `$TIDEWATER_E2E_DIR`, else in
-//! `~/.cache/tidewater/e2e`, outside the repository.
+//! readers, Spark) are kept in `$TIDEWATER_E2E_DIR`, else in `~/.cache/tidewater/e2e`, outside the repository.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,6 +29,8 @@ const PYTHON_PACKAGES: &[&str] = &[
     "pandas==3.1.1",
     "polars==2.1.0",
 ];
+/// With Spark's jars in it: 500 MB.
+const SPARK_PACKAGES: &[&str] = &["pyspark==4.0.1"];
 
 pub fn run(args: &[String]) -> Result<()> {
     let dir = directory()?;
@@ -37,9 +38,11 @@ pub fn run(args: &[String]) -> Result<()> {
     needs()?;
     jars(&dir, "kafka", "Apache Kafka", KAFKA_VERSION)?;
     jars(&dir, "iceberg-rest", "Apache Iceberg's REST catalog", ICEBERG_VERSION)?;
+    jars(&dir, "spark", "Apache Iceberg for Spark", ICEBERG_VERSION)?;
     object_stores(&dir)?;
     flight_jdbc(&dir)?;
-    python(&dir)?;
+    python(&dir.join("python"), PYTHON_PACKAGES)?;
+    python(&dir.join("spark-python"), SPARK_PACKAGES)?;
     let filter = format!("e2e/{}", args.first().map_or("", String::as_str));
     let dir = dir.to_str().context("the download directory's path is not UTF-8")?;
     cargo(
@@ -181,19 +184,19 @@ fn flight_jdbc(dir: &Path) -> Result<()> {
     std::fs::write(done, FLIGHT_JDBC).context("cannot note the fetched driver")
 }
 
-fn python(dir: &Path) -> Result<()> {
-    let venv = dir.join("python");
-    let wanted = PYTHON_PACKAGES.join("\n");
+/// A virtual environment with the packages.
+fn python(venv: &Path, packages: &[&str]) -> Result<()> {
+    let wanted = packages.join("\n");
     let done = venv.join(".packages");
     if std::fs::read_to_string(&done).is_ok_and(|have| have == wanted) {
         return Ok(());
     }
-    eprintln!("installing {}", PYTHON_PACKAGES.join(", "));
+    eprintln!("installing {}", packages.join(", "));
     let steps = [
-        Command::new("python3").args(["-m", "venv"]).arg(&venv).status(),
+        Command::new("python3").args(["-m", "venv"]).arg(venv).status(),
         Command::new(venv.join("bin/pip"))
             .args(["install", "--quiet", "--disable-pip-version-check"])
-            .args(PYTHON_PACKAGES)
+            .args(packages)
             .status(),
     ];
     for step in steps {

@@ -15,7 +15,7 @@ usage: cargo xtask COMMAND
   test            all tests that need nothing but this repository
   slt [--update] [FILTER]
                   the .slt files alone; --update rewrites their expected results
-  e2e [FILTER]    end-to-end tests with a real Apache Kafka, PyIceberg and DuckDB
+  e2e [FILTER]    end-to-end tests with a real Apache Kafka, Spark, PyIceberg and DuckDB
   bench [--dist] [ARGS]
                   benchmarks, see benchmarks/README.md; --dist builds them as shipped binaries are built
 ";
