@@ -44,16 +44,16 @@ fn program(parts: &Path, limit: &str, script: &str) -> Command {
     command
         .arg(limit)
         .arg(parts.join("spark-python/bin/python"))
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e").join(script))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/spark").join(script))
         .arg(parts.join("spark"))
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
 impl Spark {
-    /// Counts of the ledger's tables, see `spark_read_back.py`; one session for all of them.
+    /// Counts of the ledger's tables, see `tests/e2e/spark/read_back.py`; one session for all of them.
     pub fn read_back(parts: &Path, tables: &Value) -> Result<Value> {
-        let output = program(parts, READ_LIMIT, "spark_read_back.py").arg(tables.to_string()).output()?;
+        let output = program(parts, READ_LIMIT, "read_back.py").arg(tables.to_string()).output()?;
         let said = String::from_utf8_lossy(&output.stderr);
         match output.status.code() {
             Some(0) => serde_json::from_slice(&output.stdout).with_context(|| format!("Spark said:\n{said}")),
@@ -62,10 +62,10 @@ impl Spark {
         }
     }
 
-    /// Makes the tables of `spark_table_list.py` in a REST catalog.
+    /// Makes the tables of `tests/e2e/spark/` in a REST catalog.
     pub fn write_tables(parts: &Path, dir: &Path, catalog: &Value, filter: &str) -> Result<(Self, SparkTables)> {
         let log = dir.join("spark.log");
-        let mut child = program(parts, WRITE_LIMIT, "spark_tables.py")
+        let mut child = program(parts, WRITE_LIMIT, "write_tables.py")
             .arg(catalog.to_string())
             .arg(dir.join("classes"))
             .arg(filter)

@@ -46,7 +46,7 @@ import org.apache.spark.sql.types.DataType;
 import org.apache.spark.sql.types.StructField;
 import org.apache.spark.sql.types.StructType;
 
-/** What Spark's SQL cannot write and Iceberg's own library can: called by spark_tables.py, in Spark's JVM. */
+/** What Spark's SQL cannot write and Iceberg's own library can: called by write_tables.py, in Spark's JVM. */
 public final class SparkTables {
     private SparkTables() {}
 

@@ -1,6 +1,6 @@
-"""Reads tables of the ledger with Spark, as read_back.py does with others; one session for all of them.
+"""Reads tables of the ledger with Spark, as ../read_back.py does with others; one session for all of them.
 
-usage: spark_read_back.py JARS TABLES
+usage: read_back.py JARS TABLES
 
 JARS is a directory. TABLES is a JSON array of objects with `catalog` (PyIceberg's catalog properties), `namespace`,
 `table`, `group` and `number` (columns; the group may be a constant). Prints a JSON array with an array for each table:
@@ -10,7 +10,7 @@ its rows [group, count, distinct numbers, sum of numbers].
 import json
 import sys
 
-from spark_session import session
+from session import session
 
 
 def main():

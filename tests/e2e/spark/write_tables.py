@@ -1,9 +1,9 @@
 """Writes Iceberg tables with Spark, in the ways in which Tidewater does not write them, and says what Spark reads.
 
-usage: spark_tables.py JARS CATALOG CLASSES [FILTER]
+usage: write_tables.py JARS CATALOG CLASSES [FILTER]
 
 JARS is a directory. CATALOG is a JSON object of PyIceberg's catalog properties. CLASSES is a directory for compiled
-Java. Tables are made in `peer.made`. Prints one line of JSON: an object with `tables`, an array of
+Java. FILTER has parts of the names of tables, parted by commas. Tables are made in `peer.made`. Prints one line of JSON: an object with `tables`, an array of
 [table, [[query, columns, rows, may be refused], …]], where rows are sorted text as PostgreSQL's protocol sends it, and
 `failures`, an array of text. Then answers queries from standard input, one on a line, with one line of JSON each:
 [columns, rows]. Names are quoted as in PostgreSQL.
@@ -18,8 +18,14 @@ from pathlib import Path
 
 import pyspark
 from pg_text import text
-from spark_session import session
-from spark_table_list import TABLES
+from session import session
+
+import deletes
+import equality
+import evolution
+import values
+
+TABLES = {**deletes.TABLES, **equality.TABLES, **evolution.TABLES, **values.TABLES}
 
 
 class Writer:
@@ -71,8 +77,9 @@ def make(writer, name, table):
             writer.sql(step.replace("{t}", name))
     queries = ["SELECT * FROM {t}", "SELECT count(*) FROM {t}"]
     pairs = [(query, query) if isinstance(query, str) else query for query in queries + table.queries]
+    source = f"({table.instead})" if table.instead else name
     return [
-        [ours.replace("{t}", name), *ask(writer.spark, sparks.replace("{t}", name)), table.may_be_refused]
+        [ours.replace("{t}", name), *ask(writer.spark, sparks.replace("{t}", source)), table.may_be_refused]
         for ours, sparks in pairs
     ]
 
@@ -87,7 +94,7 @@ def compile_java(jars, classes):
 
 def main():
     jars, catalog, classes = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
-    wanted = sys.argv[4] if len(sys.argv) > 4 else ""
+    wanted = sys.argv[4].split(",") if len(sys.argv) > 4 else [""]
     begun = time.monotonic()
 
     def note(what):
@@ -100,7 +107,7 @@ def main():
     note("Spark is up")
     answers, failures = [], []
     for name, table in TABLES.items():
-        if wanted not in name:
+        if not any(part in name for part in wanted):
             continue
         try:
             answers.append([name, make(writer, f"peer.made.{name}", table)])
