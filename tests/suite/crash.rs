@@ -173,6 +173,7 @@ fn replay_killed_at_each_step() -> Result<()> {
              INSERT INTO raw SELECT '{{\"n\":' || n || ',\"tag\":\"x\"}}' FROM generate_series(0, {}) AS t(n);
              {};
              CREATE STREAMING TABLE kept AS SELECT n FROM STREAM narrow;",
+            broker.addr(),
             LETTERS - 1,
             stream("INT")
         ))?;
