@@ -32,6 +32,7 @@ const APPENDS: &[(&str, &str, usize)] = &[
     ("partition_column_dropped", "VALUES (51, TIMESTAMPTZ '2026-03-01 10:00:00+00', 'name51', 'r1')", 1),
     ("version_1", "VALUES (7, 'ours', NULL, 1)", 1),
     ("name_mapped", "(id, title) VALUES (51, 'ours')", 1),
+    ("odd_names", "VALUES (7, 'Ours', 1, 2, 'ß/=?', 3)", 1),
     ("never_written", "VALUES (7, 'ours', NULL, 1)", 1),
     ("emptied", "VALUES (7, 'ours', NULL, 1)", 1),
 ];
