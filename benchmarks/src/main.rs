@@ -5,6 +5,7 @@ mod cpu;
 mod events;
 mod ingest;
 mod latency;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,8 @@ enum Benchmark {
     Commits(commits::Options),
     /// From produced to visible over the Postgres protocol, live and committed
     Latency(latency::Options),
+    /// Peak memory while catching up and under many queries at once, beside what the settings allow
+    Memory(memory::Options),
     /// One run of the bare loop; `ingest` starts it as a process of its own
     #[command(hide = true)]
     BareLoop(ingest::BareLoop),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Benchmark::Ingest(options) => ingest::run(&options),
         Benchmark::Commits(options) => commits::run(&options),
         Benchmark::Latency(options) => latency::run(&options),
+        Benchmark::Memory(options) => memory::run(&options),
         Benchmark::BareLoop(options) => ingest::bare_loop(&options),
     };
     match outcome {

@@ -33,6 +33,6 @@ pub use lake::{
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
 pub use stream::{
-    ConnectionSpec, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn, StreamConnector,
-    StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
+    ConnectionSpec, DecodedLetters, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn,
+    StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
 };

@@ -6,7 +6,7 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 
-use crate::{Offsets, Result, TableName, TopicLayout};
+use crate::{Error, Offsets, Result, TableName, TopicLayout};
 
 /// A connection with its secrets filled in. Never logged, never shown: `Debug` prints the option names alone.
 #[derive(Clone, PartialEq, Eq)]
@@ -142,7 +142,8 @@ fn timestamptz() -> DataType {
     DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00")))
 }
 
-/// Columns of a dead-letter table, in order. `flow` is the flow that could not read the record.
+/// Columns of a dead-letter table, in order. `flow` is the name of the flow that could not read the record, `flow_id` its
+/// id: a flow that is dropped and created again has another. The record is there whole, so that it can be read again.
 pub fn dead_letter_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("_topic", DataType::Utf8, false),
@@ -156,6 +157,8 @@ pub fn dead_letter_schema() -> SchemaRef {
         Field::new("flow", DataType::Utf8, true),
         Field::new("seq", DataType::Int64, true),
         Field::new("failed_at", timestamptz(), false),
+        Field::new("_timestamp_type", DataType::Utf8, true),
+        Field::new("flow_id", DataType::Utf8, true),
     ]))
 }
 
@@ -223,6 +226,12 @@ pub trait StreamSource: Send + Sync + std::fmt::Debug {
     /// A table over what is there now: `[start, high-water mark at plan time)`. Predicates on `_partition`,
     /// `_offset` and `_timestamp` become seeks; `fetch` stops early. Its schema is [`Self::schema`].
     async fn bounded(&self) -> Result<Arc<dyn TableProvider>>;
+    /// Dead letters of one partition once more, with the stream as it is defined now. `letters` has the columns of
+    /// [`dead_letter_schema`], `projection` are ascending indexes into [`Self::schema`].
+    fn decode(&self, partition: i32, letters: &RecordBatch, projection: &[usize]) -> Result<DecodedLetters> {
+        let _ = (partition, letters, projection);
+        Err(Error::unsupported("dead letters of this kind of stream cannot be read again"))
+    }
     /// For INSERT INTO the stream.
     async fn writer(&self) -> Result<Box<dyn StreamWriter>>;
 }
@@ -247,7 +256,7 @@ pub struct ReadBatch {
     pub to: i64,
     /// Columns of the request's projection. May hold no rows.
     pub rows: RecordBatch,
-    /// Columns of [`dead_letter_schema`], with `flow` and `seq` null.
+    /// Columns of [`dead_letter_schema`], with `flow`, `flow_id` and `seq` null.
     pub dead_letters: Option<RecordBatch>,
     /// Records that carried data, dead letters and skipped ones included.
     pub records: u64,
@@ -256,6 +265,15 @@ pub struct ReadBatch {
     pub source_bytes: u64,
     /// Largest record timestamp, milliseconds; 0 where there is none.
     pub max_timestamp_ms: i64,
+}
+
+/// Dead letters that were looked at again.
+#[derive(Debug, Clone)]
+pub struct DecodedLetters {
+    /// The rows of those that can be read by now, in their order.
+    pub rows: RecordBatch,
+    /// For each letter whether its row is there.
+    pub readable: Vec<bool>,
 }
 
 /// Dropping it closes its connection.

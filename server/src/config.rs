@@ -136,6 +136,12 @@ pub const SETTINGS: &[Setting] = &[
         "64",
         "Triggers whose dead letters may wait for their table; above it commits wait",
     ),
+    setting(
+        "max_replayed_ranges",
+        "NUMBER",
+        "10000",
+        "Ranges of replayed dead letters that a flow remembers, in each checkpoint; beyond it REPLAY DLQ ends",
+    ),
     setting("layout_poll", "DURATION", "5s", "How often a flow asks for its topic's partitions and ends"),
     setting("topic_gone_after", "DURATION", "60s", "A topic that was read counts as gone when missing for this long"),
     setting(
@@ -321,6 +327,7 @@ impl Config {
                 fence_watch: time("fence_watch")?,
                 checkpoints_kept: count("checkpoints_kept")?,
                 max_outbox_entries: number("max_outbox_entries", &or_default("max_outbox_entries"))?,
+                max_replayed_ranges: number("max_replayed_ranges", &or_default("max_replayed_ranges"))?,
                 maintain_commits: count("maintain_commits")?,
                 maintain_interval: time("maintain_interval")?,
                 drain_deadline: time("drain_deadline")?,

@@ -63,6 +63,7 @@ impl SqlState {
     pub const INDETERMINATE_TYPE: Self = Self("42P18");
     pub const DISK_FULL: Self = Self("53100");
     pub const OUT_OF_MEMORY: Self = Self("53200");
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self("54000");
     pub const TOO_COMPLEX: Self = Self("54001");
     pub const NOT_IN_PREREQUISITE_STATE: Self = Self("55000");
     pub const QUERY_CANCELED: Self = Self("57014");

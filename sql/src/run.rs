@@ -95,7 +95,7 @@ where
     })
 }
 
-async fn feed(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sender: &mpsc::Sender<Fed>) {
+pub(crate) async fn feed(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sender: &mpsc::Sender<Fed>) {
     let mut stream = match execute_stream(plan, task) {
         Ok(stream) => stream,
         Err(e) => {

@@ -12,7 +12,12 @@ use tidewater_catalogs::{
 };
 use uuid::Uuid;
 
-pub(crate) const VERSION: u32 = 1;
+use crate::replay::ReplayState;
+
+pub(crate) const VERSION: u32 = 2;
+/// Without what is known of replayed letters: a program that does not know them may go on from such a checkpoint, and
+/// must not from another, as it would forget them.
+const WITHOUT_REPLAYS: u32 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Checkpoint {
@@ -31,6 +36,9 @@ pub(crate) struct Checkpoint {
     /// Dead letters not yet known to be in their table, oldest first, this trigger's included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) outbox: Vec<OutboxEntry>,
+    /// Dead letters that are rows by now, this trigger's included.
+    #[serde(default, skip_serializing_if = "ReplayState::is_empty")]
+    pub(crate) replay: ReplayState,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,6 +76,13 @@ pub(crate) struct RowCounts {
     pub(crate) out: u64,
     pub(crate) dead: u64,
     pub(crate) skipped: u64,
+    /// Dead letters of earlier triggers whose rows went into the query now.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) replayed: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl RowCounts {
@@ -77,6 +92,7 @@ impl RowCounts {
         self.out += other.out;
         self.dead += other.dead;
         self.skipped += other.skipped;
+        self.replayed += other.replayed;
     }
 }
 
@@ -102,6 +118,11 @@ impl SourcePositions {
     pub(crate) fn next(&self) -> Offsets {
         self.partitions.iter().map(|p| (p.partition, p.to)).collect()
     }
+}
+
+/// The version that a checkpoint is written in.
+pub(crate) fn version(replay: &ReplayState) -> u32 {
+    if replay.is_empty() { WITHOUT_REPLAYS } else { VERSION }
 }
 
 impl Checkpoint {
@@ -164,7 +185,7 @@ impl Checkpoint {
             return Err(corrupt("is not the one that was written"));
         }
         let head: Head = serde_json::from_slice(bytes).map_err(|e| corrupt("cannot be read").with_source(e))?;
-        if head.v != VERSION {
+        if !(WITHOUT_REPLAYS..=VERSION).contains(&head.v) {
             return Err(corrupt("has a version that this program does not know").with_context("version", head.v));
         }
         let read: Self = serde_json::from_slice(bytes).map_err(|e| corrupt("cannot be read").with_source(e))?;

@@ -96,6 +96,8 @@ pub struct EngineSettings {
     pub checkpoints_kept: u64,
     /// Triggers whose dead letters may wait for their table; above it commits wait.
     pub max_outbox_entries: usize,
+    /// Ranges of replayed dead letters that a checkpoint of a flow may carry; beyond it a replay ends.
+    pub max_replayed_ranges: usize,
     /// A table is maintained after this many commits or this time, whichever comes first.
     pub maintain_commits: u64,
     pub maintain_interval: Duration,
@@ -120,6 +122,7 @@ impl Default for EngineSettings {
             fence_watch: Duration::from_secs(10),
             checkpoints_kept: 16,
             max_outbox_entries: 64,
+            max_replayed_ranges: 10_000,
             maintain_commits: 50,
             maintain_interval: Duration::from_secs(300),
             drain_deadline: Duration::from_secs(30),

@@ -30,6 +30,8 @@ use crate::lane::{Lane, LaneCommand, LaneSetup};
 use crate::outbox::{self, Drainer, Outbox};
 use crate::publish::Publisher;
 use crate::recovery::{self, Outlook, Standing};
+use crate::replay::{Replay, ReplayState};
+use crate::replay_lane::ReplayLane;
 use crate::seal::seal_all;
 use crate::source::{self, Absence};
 use crate::spec::FlowSpec;
@@ -81,6 +83,8 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
         };
     };
     status.layout(&layout, env.now_ms());
+    standing.replay.forget_answered(&spec.replays);
+    status.replays(&standing.replay.requests);
     adopt_ids(&mut standing, &layout);
     env.failpoints.reach("start.recovered").await;
     tracing::info!(
@@ -102,6 +106,7 @@ pub(crate) async fn run(spec: FlowSpec, env: Env, control: RunControl, status: A
     // From here on reads see what the lanes make, until this run ends, however it does.
     let _shown = status.hot().show(&hot);
     coordinator.spawn_lanes(&positions, &gaps)?;
+    coordinator.spawn_replay(&standing.replay)?;
     let publisher =
         Publisher::new(&spec, &env, &status, committer, standing, &outbox, &interval_ms, coordinator.wake(), hot);
     status.set_state(FlowState::Running, None);
@@ -197,6 +202,7 @@ impl<'a> Coordinator<'a> {
         hot.open(&open);
         let setup = LaneSetup {
             flow: spec.name.clone(),
+            flow_id: spec.id,
             source: Arc::clone(&spec.source),
             identity,
             target: Arc::clone(&spec.target),
@@ -257,6 +263,21 @@ impl<'a> Coordinator<'a> {
         Ok(())
     }
 
+    /// One more lane, for dead letters, where some are asked for. It is cut with the others.
+    fn spawn_replay(&mut self, state: &ReplayState) -> Result<()> {
+        let ended = |r: &Replay| state.request(r.id).is_some_and(|known| known.ended.is_some());
+        let due: Vec<Replay> = self.spec.replays.iter().filter(|r| !ended(r)).cloned().collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (commands, receiver) = mpsc::channel(4);
+        let query = self.spec.query.lane()?;
+        let lane = ReplayLane::new(self.setup.clone(), query, receiver, self.open.clone(), due, state.clone());
+        self.tasks.spawn(lane.run());
+        self.lanes.push(LaneHandle { commands });
+        Ok(())
+    }
+
     async fn run(mut self, drain: CancellationToken) -> FlowResult<()> {
         let mut poll = self.poll_layout();
         loop {
@@ -305,6 +326,7 @@ impl<'a> Coordinator<'a> {
             memory_full: self.setup.memory.is_full(),
             output: meter.output.load(Ordering::Relaxed),
             moved: meter.moved.load(Ordering::Relaxed),
+            awaited: meter.awaited.load(Ordering::Relaxed),
             draining,
         }
     }

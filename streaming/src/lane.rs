@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::datatypes::Schema;
 use arrow::record_batch::RecordBatch;
 use std::sync::atomic::Ordering;
 use tidewater_catalogs::{
@@ -13,6 +14,7 @@ use tidewater_catalogs::{
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 use crate::checkpoint::{PartitionMove, RowCounts, SourcePositions};
 use crate::env::Env;
@@ -37,6 +39,7 @@ pub(crate) enum LaneCommand {
 #[derive(Debug, Clone)]
 pub(crate) struct LaneSetup {
     pub(crate) flow: TableName,
+    pub(crate) flow_id: Uuid,
     pub(crate) source: Arc<dyn StreamSource>,
     pub(crate) identity: SourcePositions,
     pub(crate) target: Arc<dyn CommitTable>,
@@ -76,6 +79,12 @@ pub(crate) struct Lane {
     retry_at: Option<Instant>,
 }
 
+impl LaneSetup {
+    pub(crate) fn is_full(&self, open: &OpenTrigger) -> bool {
+        open.meter.source_bytes.load(Ordering::Relaxed) >= self.max_trigger_bytes || self.memory.is_full()
+    }
+}
+
 impl Lane {
     /// `positions` and `gaps` must name this lane's partitions only; a gap begins at its partition's position.
     pub(crate) fn new(
@@ -110,7 +119,7 @@ impl Lane {
         loop {
             // Taken before the test, so that bytes given back in between wake us.
             released.borrow_and_update();
-            let full = self.is_full();
+            let full = self.setup.is_full(&self.open);
             if full {
                 self.setup.wake.notify_one();
             }
@@ -145,11 +154,6 @@ impl Lane {
                 None => {}
             }
         }
-    }
-
-    fn is_full(&self) -> bool {
-        self.open.meter.source_bytes.load(Ordering::Relaxed) >= self.setup.max_trigger_bytes
-            || self.setup.memory.is_full()
     }
 
     fn positions(&self) -> Offsets {
@@ -242,7 +246,7 @@ impl Lane {
             }
         }
         if let Some(letters) = batch.dead_letters.as_ref().filter(|_| dead > 0) {
-            let letters = address(letters, &self.setup.flow, self.open.seq)?;
+            let letters = self.address(letters)?;
             let writer = match &mut self.cut.dead {
                 Some(writer) => writer,
                 slot => {
@@ -253,11 +257,42 @@ impl Lane {
             writer.write(letters).await?;
         }
 
-        self.cut.rows.add(&RowCounts { records: batch.records, decoded, out, dead, skipped: batch.skipped });
+        self.cut.rows.add(&RowCounts {
+            records: batch.records,
+            decoded,
+            out,
+            dead,
+            skipped: batch.skipped,
+            replayed: 0,
+        });
         self.cut.max_timestamp_ms = self.cut.max_timestamp_ms.max(batch.max_timestamp_ms);
         self.spans.insert(batch.partition, Span { from: span.from, to: batch.to });
         self.note(&batch, out, dead);
         Ok(())
+    }
+
+    /// Fills in what a reader cannot know: whose dead letters these are, and of which trigger. A table that an earlier
+    /// version made lacks some of the columns.
+    fn address(&self, letters: &RecordBatch) -> Result<RecordBatch> {
+        let rows = letters.num_rows();
+        let text = |text: String| Arc::new(StringArray::from_iter_values(std::iter::repeat_n(text, rows))) as ArrayRef;
+        let schema = self.setup.dead_letters.schema();
+        let mut fields = Vec::with_capacity(schema.fields().len());
+        let mut columns = Vec::with_capacity(schema.fields().len());
+        for field in schema.fields() {
+            let (index, found) = letters.schema_ref().column_with_name(field.name()).ok_or_else(|| {
+                Error::internal("the dead-letter table has a column that no one fills")
+                    .with_context("column", field.name())
+            })?;
+            columns.push(match field.name().as_str() {
+                "flow" => text(self.setup.flow.to_string()),
+                "flow_id" => text(self.setup.flow_id.to_string()),
+                "seq" => Arc::new(Int64Array::from_value(i64::try_from(self.open.seq).unwrap_or(i64::MAX), rows)),
+                _ => Arc::clone(letters.column(index)),
+            });
+            fields.push(found.clone());
+        }
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
     fn note(&mut self, batch: &ReadBatch, out: u64, dead: u64) {
@@ -370,20 +405,6 @@ fn blame(e: Error, batch: &ReadBatch) -> Error {
     e.with_context("partition", batch.partition).with_context("offsets", format!("[{}, {})", batch.from, batch.to))
 }
 
-/// Fills in what a reader cannot know: whose dead letters these are, and of which trigger.
-fn address(letters: &RecordBatch, flow: &TableName, seq: u64) -> Result<RecordBatch> {
-    let schema = letters.schema();
-    let rows = letters.num_rows();
-    let mut columns = letters.columns().to_vec();
-    let name: ArrayRef = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(flow.to_string(), rows)));
-    let seq: ArrayRef = Arc::new(Int64Array::from_value(i64::try_from(seq).unwrap_or(i64::MAX), rows));
-    for (column, values) in [("flow", name), ("seq", seq)] {
-        let index = schema.index_of(column)?;
-        columns[index] = values;
-    }
-    Ok(RecordBatch::try_new(schema, columns)?)
-}
-
 async fn next(reader: Option<&mut Box<dyn StreamReader>>) -> Result<ReadBatch> {
     match reader {
         Some(reader) => reader.next().await,
@@ -391,7 +412,7 @@ async fn next(reader: Option<&mut Box<dyn StreamReader>>) -> Result<ReadBatch> {
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(crate) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

@@ -21,6 +21,8 @@ mod lane;
 mod outbox;
 mod publish;
 mod recovery;
+mod replay;
+mod replay_lane;
 mod seal;
 mod source;
 mod supervisor;
@@ -35,6 +37,7 @@ mod status;
 pub use env::{Chance, Clock, EngineSettings, Env, Failpoints};
 pub use failpoint::FAILPOINTS;
 pub use hot::{HotBatch, ReadView};
+pub use replay::{LetterReader, LetterSource, Letters, Replay, ReplayEnd, ReplayProgress};
 pub use spec::{FlowFactory, FlowLane, FlowQuery, FlowSettings, FlowSpec};
 pub use supervisor::Supervisor;
 

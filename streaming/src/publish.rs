@@ -7,7 +7,7 @@ use tidewater_catalogs::{Anchor, Error, Offsets};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::timeout;
 
-use crate::checkpoint::{self, Checkpoint, OutboxEntry, SourcePositions, VERSION};
+use crate::checkpoint::{self, Checkpoint, OutboxEntry, SourcePositions};
 use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::FlowResult;
@@ -15,6 +15,7 @@ use crate::flow::millis;
 use crate::hot::HotRows;
 use crate::outbox::Outbox;
 use crate::recovery::{self, Standing};
+use crate::replay::ReplayState;
 use crate::spec::FlowSpec;
 use crate::status::StatusCell;
 use crate::trigger::{SealedTrigger, next_interval};
@@ -30,6 +31,7 @@ pub(crate) struct Publisher<'a> {
     source: SourcePositions,
     positions: Offsets,
     outbox: &'a Outbox,
+    replay: ReplayState,
     interval_ms: &'a AtomicU64,
     /// Tells the coordinator that a permit is free.
     wake: Arc<Notify>,
@@ -57,6 +59,7 @@ impl<'a> Publisher<'a> {
             positions: standing.source.next(),
             source: standing.source,
             anchor: standing.anchor,
+            replay: standing.replay,
             outbox,
             interval_ms,
             wake,
@@ -95,7 +98,7 @@ impl<'a> Publisher<'a> {
 
     /// True where the trigger had dead letters.
     async fn publish(&mut self, trigger: SealedTrigger) -> FlowResult<bool> {
-        let SealedTrigger { open, files, dead, moves, gaps, rows, max_timestamp_ms, cut_at_ms, began, permit } =
+        let SealedTrigger { open, files, dead, moves, gaps, rows, replay, max_timestamp_ms, cut_at_ms, began, permit } =
             trigger;
         if open.seq != self.anchor.seq + 1 {
             return Err(Error::internal("a trigger came out of order").with_context("seq", open.seq).into());
@@ -104,8 +107,14 @@ impl<'a> Publisher<'a> {
         let entry = (!dead.files.is_empty()).then_some(OutboxEntry { seq: open.seq, files: dead });
         let mut outbox = self.outbox.entries();
         outbox.extend(entry.clone());
+        let mut replayed = self.replay.clone();
+        if let Some(delta) = &replay {
+            replayed.apply(delta);
+        }
+        #[cfg(test)]
+        crate::wrong::forgets_replayed(&mut replayed);
         let checkpoint = Checkpoint {
-            v: VERSION,
+            v: checkpoint::version(&replayed),
             flow: self.spec.id,
             epoch: self.epoch,
             seq: open.seq,
@@ -117,6 +126,7 @@ impl<'a> Publisher<'a> {
             source: SourcePositions { partitions: moves, gaps, ..self.source.clone() },
             rows,
             outbox,
+            replay: replayed,
         };
         checkpoint.verify(Some(&self.positions), staged_rows, dead_rows)?;
         let request = recovery::write_checkpoint(
@@ -137,6 +147,7 @@ impl<'a> Publisher<'a> {
         self.anchor = anchor;
         self.hot.committed(&self.anchor);
         self.positions = checkpoint.source.next();
+        self.replay = checkpoint.replay;
         let has_letters = entry.is_some();
         if let Some(entry) = entry {
             self.outbox.add(entry);
@@ -145,6 +156,9 @@ impl<'a> Publisher<'a> {
         drop(permit);
         let took = began.elapsed();
         let now_ms = self.env.now_ms();
+        if replay.is_some() {
+            self.status.replays(&self.replay.requests);
+        }
         self.status.committed(&self.anchor, self.positions.clone(), rows.out, took, now_ms);
         if max_timestamp_ms > 0 {
             let age_ms = now_ms.saturating_sub(max_timestamp_ms).max(0);

@@ -8,10 +8,11 @@ use tidewater_catalogs::{
 };
 use tokio::time::timeout;
 
-use crate::checkpoint::{self, Checkpoint, OutboxEntry, PartitionMove, RowCounts, SourcePositions, VERSION};
+use crate::checkpoint::{self, Checkpoint, OutboxEntry, PartitionMove, RowCounts, SourcePositions};
 use crate::committer::Committer;
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
+use crate::replay::ReplayState;
 use crate::source::{self, Absence};
 use crate::spec::FlowSpec;
 use crate::status::StatusCell;
@@ -28,6 +29,7 @@ pub(crate) struct Standing {
     pub(crate) epoch: Epoch,
     pub(crate) source: SourcePositions,
     pub(crate) outbox: Vec<OutboxEntry>,
+    pub(crate) replay: ReplayState,
 }
 
 /// Reads the anchor and its checkpoint. `None` where this flow never committed.
@@ -52,9 +54,25 @@ pub(crate) async fn standing(
     }
     match found {
         AnchorState::Broken(why) => Err(Failure::anchor_lost(LABEL, why)),
-        AnchorState::Valid(anchor) => {
-            let read = read_checkpoint(spec, env, status, &anchor).await?;
-            Ok(Some(Standing { epoch: anchor.epoch + 1, source: read.source, outbox: read.outbox, anchor }))
+        AnchorState::Valid(mut anchor) => {
+            let read = loop {
+                let gone = match read_checkpoint(spec, env, status, &anchor).await {
+                    Err(failure) if failure.error.kind() == ErrorKind::DataCorrupt => failure,
+                    other => break other?,
+                };
+                // Another writer may have gone on meanwhile, and have removed it as one that nobody needs.
+                match committer.load().await? {
+                    AnchorState::Valid(now) if now.seq > anchor.seq => anchor = now,
+                    _ => return Err(gone),
+                }
+            };
+            Ok(Some(Standing {
+                epoch: anchor.epoch + 1,
+                source: read.source,
+                outbox: read.outbox,
+                replay: read.replay,
+                anchor,
+            }))
         }
         AnchorState::Absent => {
             // Checkpoint 1 is written only once commit 0 is visible: then there was an anchor here.
@@ -102,7 +120,7 @@ pub(crate) async fn begin(
     source.partitions = start.iter().map(|(partition, at)| PartitionMove { partition, from: at, to: at }).collect();
     let commit_uuid = env.uuid();
     let first = Checkpoint {
-        v: VERSION,
+        v: checkpoint::version(&ReplayState::default()),
         flow: spec.id,
         epoch: 1,
         seq: 0,
@@ -114,12 +132,19 @@ pub(crate) async fn begin(
         source,
         rows: RowCounts::default(),
         outbox: Vec::new(),
+        replay: ReplayState::default(),
     };
     let request = write_checkpoint(spec, env, status, committer.flow(), &first, None, StagedFiles::default()).await?;
     env.failpoints.reach("commit.before").await;
     let anchor = committer.commit(&request).await?;
     env.failpoints.reach("commit.sent").await;
-    Ok(Standing { epoch: anchor.epoch, anchor, source: first.source, outbox: Vec::new() })
+    Ok(Standing {
+        epoch: anchor.epoch,
+        anchor,
+        source: first.source,
+        outbox: Vec::new(),
+        replay: ReplayState::default(),
+    })
 }
 
 /// Stores the checkpoint and words the commit that names it.

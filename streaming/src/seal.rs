@@ -31,6 +31,7 @@ async fn seal(trigger: CutTrigger) -> Result<SealedTrigger> {
     let mut moves = Vec::new();
     let mut gaps = Vec::new();
     let mut rows = RowCounts::default();
+    let mut replay = None;
     let mut max_timestamp_ms = 0;
     for lane in trigger.lanes {
         // Encoding what is left is work for a core, so each file gets a task.
@@ -39,6 +40,8 @@ async fn seal(trigger: CutTrigger) -> Result<SealedTrigger> {
         moves.extend(lane.moves);
         gaps.extend(lane.gaps);
         rows.add(&lane.rows);
+        // One lane at most has any.
+        replay = replay.or(lane.replay);
         max_timestamp_ms = max_timestamp_ms.max(lane.max_timestamp_ms);
     }
     moves.sort_by_key(|m| m.partition);
@@ -49,6 +52,7 @@ async fn seal(trigger: CutTrigger) -> Result<SealedTrigger> {
         moves,
         gaps,
         rows,
+        replay,
         max_timestamp_ms,
         cut_at_ms: trigger.cut_at_ms,
         began: trigger.began,

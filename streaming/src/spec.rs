@@ -6,6 +6,8 @@ use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use tidewater_catalogs::{BlobStore, CommitTable, Definition, OnError, Result, StartPosition, StreamSource, TableName};
 
+use crate::replay::Replay;
+
 /// The query of a flow, compiled. Stateless: rows of the output depend on one row of the input each.
 pub trait FlowQuery: Send + Sync + std::fmt::Debug {
     /// Columns of the target table, in order and with its types.
@@ -70,6 +72,8 @@ pub struct FlowSpec {
     /// The stream's dead-letter table.
     pub dead_letters: Arc<dyn CommitTable>,
     pub blobs: Arc<dyn BlobStore>,
+    /// Requests to replay dead letters that nobody knows to be answered, in the order in which they were made.
+    pub replays: Vec<Replay>,
 }
 
 /// Plans a stored definition. Called at every start and restart of a flow.

@@ -10,6 +10,7 @@ use tidewater_catalogs::{
 use crate::failure::trouble;
 use crate::hot::HotCell;
 use crate::metrics::FlowMetrics;
+use crate::replay::ReplayProgress;
 
 #[derive(Debug)]
 pub(crate) struct StatusCell {
@@ -26,6 +27,8 @@ struct Inner {
     /// Why the topic could not be read, or asked for its marks, when last tried. Apart from `passing`: a topic that answers says
     /// nothing about a catalog that does not.
     topic_away: Option<FlowErrorInfo>,
+    /// Requests to replay dead letters, as the last commit left them.
+    replays: Vec<ReplayProgress>,
 }
 
 impl Inner {
@@ -80,7 +83,7 @@ impl StatusCell {
             commit_interval_ms: 0,
         };
         let metrics = FlowMetrics::new(&definition.name);
-        let inner = Inner { status, passing: false, topic_away: None };
+        let inner = Inner { status, passing: false, topic_away: None, replays: Vec::new() };
         inner.gauge(&metrics);
         Self { status: Mutex::new(inner), metrics, hot: HotCell::default() }
     }
@@ -169,6 +172,20 @@ impl StatusCell {
         status.rows_dead += dead;
         status.rows_skipped += batch.skipped;
         status.bytes_in += batch.source_bytes;
+    }
+
+    pub(crate) fn replayed(&self, letters: u64, rows: u64) {
+        self.status.lock().status.rows_out += rows;
+        self.metrics.rows_replayed.increment(letters);
+        self.metrics.rows_out.increment(rows);
+    }
+
+    pub(crate) fn replays(&self, requests: &[ReplayProgress]) {
+        self.status.lock().replays = requests.to_vec();
+    }
+
+    pub(crate) fn replay(&self, id: uuid::Uuid) -> Option<ReplayProgress> {
+        self.status.lock().replays.iter().find(|r| r.id == id).cloned()
     }
 
     pub(crate) fn moved(&self, partition: i32, next: i64) {

@@ -36,6 +36,7 @@ use crate::env::Env;
 use crate::failure::{FENCED, Failure, FlowResult, PAUSED_ELSEWHERE};
 use crate::flow::{self, RunControl};
 use crate::hot::ReadView;
+use crate::replay::ReplayProgress;
 use crate::spec::FlowFactory;
 use crate::status::StatusCell;
 
@@ -167,6 +168,13 @@ impl Supervisor {
 
     pub fn status(&self, id: Uuid) -> Option<FlowStatus> {
         self.inner.flows.lock().get(&id).map(|f| f.status.get())
+    }
+
+    /// How far a request to replay dead letters has come. None where nothing of it is committed, or nobody knows it any
+    /// more; what an earlier run has committed is known once the flow has found its last commit.
+    pub fn replay(&self, flow: Uuid, request: Uuid) -> Option<ReplayProgress> {
+        let status = self.inner.flows.lock().get(&flow).map(|f| Arc::clone(&f.status))?;
+        status.replay(request)
     }
 
     /// What the flow of this name holds and has not committed yet. None where it does not run here. To be taken

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::Instant;
 
 use crate::checkpoint::{PartitionMove, RowCounts};
+use crate::replay::ReplayDelta;
 
 /// What the open trigger holds so far, over all lanes.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Meter {
     pub(crate) output: AtomicBool,
     /// Positions moved.
     pub(crate) moved: AtomicBool,
+    /// Someone waits for what is in it.
+    pub(crate) awaited: AtomicBool,
 }
 
 /// Number and identity of the trigger that lanes write to.
@@ -128,6 +131,8 @@ pub(crate) struct LaneCut {
     pub(crate) moves: Vec<PartitionMove>,
     pub(crate) gaps: Vec<PartitionMove>,
     pub(crate) rows: RowCounts,
+    /// From the lane of dead letters alone.
+    pub(crate) replay: Option<ReplayDelta>,
     pub(crate) max_timestamp_ms: i64,
 }
 
@@ -148,6 +153,7 @@ pub(crate) struct SealedTrigger {
     pub(crate) moves: Vec<PartitionMove>,
     pub(crate) gaps: Vec<PartitionMove>,
     pub(crate) rows: RowCounts,
+    pub(crate) replay: Option<ReplayDelta>,
     pub(crate) max_timestamp_ms: i64,
     pub(crate) cut_at_ms: i64,
     pub(crate) began: Instant,
@@ -164,6 +170,7 @@ pub(crate) struct CutFacts {
     pub(crate) memory_full: bool,
     pub(crate) output: bool,
     pub(crate) moved: bool,
+    pub(crate) awaited: bool,
     pub(crate) draining: bool,
 }
 
@@ -174,6 +181,7 @@ pub(crate) fn should_cut(f: &CutFacts) -> bool {
         return false;
     }
     f.draining
+        || f.awaited
         || f.source_bytes >= f.max_trigger_bytes
         || (f.output && (f.since_cut >= f.interval || f.memory_full))
         || f.since_cut >= f.heartbeat

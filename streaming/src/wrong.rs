@@ -19,6 +19,8 @@ pub(crate) enum Protocol {
     DeleteWhenUnknown,
     /// Someone else committed: deletes the staged files.
     DeleteWhenFenced,
+    /// Replays dead letters, and keeps no account of which.
+    ForgetReplayed,
 }
 
 thread_local! {
@@ -72,4 +74,11 @@ pub(crate) fn deletes_on_finish(finish: &Finish, request: &CommitRequest) {
 
 fn delete(request: &CommitRequest) {
     DELETED.with_borrow_mut(|deleted| deleted.extend(request.files.files.iter().map(|f| f.path.clone())));
+}
+
+/// What a checkpoint says of replayed letters.
+pub(crate) fn forgets_replayed(state: &mut crate::replay::ReplayState) {
+    if CHOSEN.get() == Protocol::ForgetReplayed {
+        state.letters = Default::default();
+    }
 }

@@ -15,6 +15,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("crash/kill_under_load", || kill_under_load(6).map_err(failed)),
         Trial::test("crash/graceful_stop_commits", || graceful_stop_commits().map_err(failed)),
+        Trial::test("crash/replay_killed_at_each_step", || replay_killed_at_each_step().map_err(failed)),
         Trial::test("crash/one_server_per_directory", || one_server_per_directory().map_err(failed)),
     ]
 }
@@ -142,6 +143,73 @@ fn graceful_stop_commits() -> Result<()> {
         let mut server = scene.start(ports, &[])?;
         let client = server.client(LIMIT)?;
         check.verify(&client, "kept", "system.dlq.ledger", LIMIT)
+    })();
+    outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
+}
+
+/// The server ends itself in the middle of REPLAY DLQ, at one step of its commit after the other. Letters of each round
+/// are rows once, whether the client asks again or not.
+fn replay_killed_at_each_step() -> Result<()> {
+    const STEPS: [&str; 6] =
+        ["cut.before", "seal.after", "checkpoint.after", "commit.before", "commit.sent", "commit.after"];
+    const LETTERS: usize = 120;
+    let dir = tempfile::tempdir()?;
+    let broker = start_broker(dir.path(), 1)?;
+    let ports = Ports::free()?;
+    let start = |env: &[(&str, &str)]| {
+        ChildServer::start(&dir.path().join("data"), ports, &log_path(dir.path()), &["--commit-interval", "200ms"], env)
+    };
+    let outcome = (|| {
+        let mut server = start(&[])?;
+        let client = server.client(LIMIT)?;
+        let stream = |tag: &str| {
+            format!(
+                "CREATE OR REPLACE STREAM narrow (n BIGINT NOT NULL, tag {tag}) WITH (connection = 'k', topic = 'ledger')"
+            )
+        };
+        client.run(&format!(
+            "CREATE CONNECTION k TO KAFKA WITH (brokers = '{}');
+             CREATE STREAM raw (value TEXT) WITH (connection = 'k', topic = 'ledger', format = 'text');
+             INSERT INTO raw SELECT '{{\"n\":' || n || ',\"tag\":\"x\"}}' FROM generate_series(0, {}) AS t(n);
+             {};
+             CREATE STREAMING TABLE kept AS SELECT n FROM STREAM narrow;",
+            LETTERS - 1,
+            stream("INT")
+        ))?;
+        let count =
+            |client: &Client, what: &str| -> Result<usize> { Ok(client.value(&format!("SELECT {what}"))?.parse()?) };
+        tidewater_tests::wait_for("dead letters", LIMIT, || {
+            Ok((count(&client, "count(*) FROM system.dlq.narrow")? == LETTERS).then_some(()))
+        })?;
+        client.run(&stream("TEXT"))?;
+        for (round, step) in STEPS.iter().enumerate() {
+            server.kill()?;
+            server = start(&[("TIDEWATER_FAILPOINT", step)])?;
+            let replay = format!("REPLAY DLQ narrow WHERE _offset % {} = {round}", STEPS.len());
+            let answer = server.client(LIMIT)?.run(&replay);
+            anyhow::ensure!(answer.is_err(), "the server was to end at {step}");
+            tidewater_tests::wait_for("the server to end itself", LIMIT, || Ok(server.has_ended().then_some(())))?;
+            server = start(&[])?;
+            let client = server.client(LIMIT)?;
+            client.run("SET read_mode = committed")?;
+            let expected = LETTERS / STEPS.len() * (round + 1);
+            if round % 2 == 0 {
+                // Nobody asks again: what was asked is done all the same.
+                tidewater_tests::wait_for(&format!("rows after {step}"), LIMIT, || {
+                    Ok((count(&client, "count(*) FROM kept")? >= expected).then_some(()))
+                })?;
+            }
+            client.run(&replay)?;
+            let (rows, distinct) =
+                (count(&client, "count(*) FROM kept")?, count(&client, "count(DISTINCT n) FROM kept")?);
+            anyhow::ensure!(
+                (rows, distinct) == (expected, expected),
+                "{rows} rows, {distinct} of {expected}, after {step}"
+            );
+        }
+        let letters = count(&server.client(LIMIT)?, "count(*) FROM system.dlq.narrow")?;
+        anyhow::ensure!(letters == LETTERS, "{letters} dead letters of {LETTERS}");
+        Ok(())
     })();
     outcome.with_context(|| format!("end of the server's log:\n{}", tail(&log_path(dir.path()), 40)))
 }

@@ -134,6 +134,15 @@ pub(crate) enum TimestampType {
     Append,
 }
 
+impl TimestampType {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Append => "append",
+        }
+    }
+}
+
 impl<'a> Message<'a> {
     /// Nought for a record; else a number of [`RDKafkaErrorCode`], or one that a newer broker has and it lacks,
     /// which is why it stays a number here.

@@ -226,8 +226,16 @@ impl Lane {
         self.next > self.from
     }
 
-    /// Everything since the last batch; the next one begins where this ends.
-    pub(crate) fn flush(&mut self) -> Result<ReadBatch> {
+    /// Whether the last record was taken in as a row. For records that come from elsewhere than the topic, in a lane
+    /// that skips what cannot be read.
+    pub(crate) fn try_push(&mut self, record: &impl Record) -> Result<bool> {
+        let before = self.malformed;
+        self.push(record)?;
+        Ok(self.malformed == before)
+    }
+
+    /// The rows that were taken in; the columns are empty again.
+    pub(crate) fn take_rows(&mut self) -> Result<RecordBatch> {
         let mut values = self.values.finish()?;
         let mut metadata = Vec::new();
         for column in self.metadata.iter_mut().filter(|c| c.keep()) {
@@ -244,7 +252,12 @@ impl Lane {
             })
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
-        let rows = RecordBatch::try_new_with_options(self.plan.schema.clone(), columns, &options)?;
+        Ok(RecordBatch::try_new_with_options(self.plan.schema.clone(), columns, &options)?)
+    }
+
+    /// Everything since the last batch; the next one begins where this ends.
+    pub(crate) fn flush(&mut self) -> Result<ReadBatch> {
+        let rows = self.take_rows()?;
         let malformed = std::mem::take(&mut self.malformed);
         let dead_letters = self.dead.finish(&self.plan.topic, self.partition)?;
         let batch = ReadBatch {
@@ -280,6 +293,7 @@ struct DeadLetters {
     offsets: Vec<i64>,
     timestamps: Vec<i64>,
     timestamp_nulls: NullBufferBuilder,
+    timestamp_types: Vec<Option<&'static str>>,
     keys: Bytes,
     key_nulls: NullBufferBuilder,
     values: Bytes,
@@ -295,6 +309,7 @@ impl Default for DeadLetters {
             offsets: Vec::new(),
             timestamps: Vec::new(),
             timestamp_nulls: NullBufferBuilder::new(0),
+            timestamp_types: Vec::new(),
             keys: Bytes::new(),
             key_nulls: NullBufferBuilder::new(0),
             values: Bytes::new(),
@@ -313,6 +328,7 @@ impl DeadLetters {
         self.offsets.push(record.offset());
         self.timestamps.push(us.unwrap_or(0));
         self.timestamp_nulls.append(us.is_some());
+        self.timestamp_types.push(record.timestamp_ms().map(|(_, kind)| kind.as_str()));
         self.keys.data.extend_from_slice(record.key().unwrap_or_default());
         self.keys.end().map_err(too_large)?;
         self.key_nulls.append(record.key().is_some());
@@ -348,6 +364,8 @@ impl DeadLetters {
             new_null_array(type_of(&schema, "flow")?, rows),
             new_null_array(type_of(&schema, "seq")?, rows),
             utc(vec![now; rows], None)?,
+            Arc::new(StringArray::from(all.timestamp_types)),
+            new_null_array(type_of(&schema, "flow_id")?, rows),
         ];
         Ok(Some(RecordBatch::try_new(schema, columns)?))
     }

@@ -17,6 +17,7 @@ mod ffi;
 mod format;
 mod infer;
 mod lane;
+mod letters;
 mod metadata;
 mod options;
 mod pushdown;

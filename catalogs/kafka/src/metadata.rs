@@ -115,10 +115,7 @@ impl MetadataColumn {
             Origin::Hidden(H::Offset) => push_integer(&mut self.column, Some(record.offset()))?,
             Origin::Hidden(H::Timestamp) => push_integer(&mut self.column, record.timestamp_ms().map(|(ms, _)| ms))?,
             Origin::Hidden(H::TimestampType) => {
-                let kind = record.timestamp_ms().map(|(_, kind)| match kind {
-                    TimestampType::Create => "create",
-                    TimestampType::Append => "append",
-                });
+                let kind = record.timestamp_ms().map(|(_, kind)| kind.as_str());
                 push_bytes(&mut self.column, kind.map(str::as_bytes))?
             }
             Origin::Hidden(H::Key) => push_bytes(&mut self.column, record.key())?,

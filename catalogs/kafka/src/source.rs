@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use tidewater_catalogs::{
-    Error, HiddenColumn, Offsets, OnError, ReadRequest, Result, StartPosition, StreamColumn, StreamReader,
-    StreamSource, StreamSpec, StreamWriter, TopicLayout,
+    DecodedLetters, Error, HiddenColumn, Offsets, OnError, ReadRequest, Result, StartPosition, StreamColumn,
+    StreamReader, StreamSource, StreamSpec, StreamWriter, TopicLayout,
 };
 
 use crate::client::{At, Client, Clients};
@@ -153,6 +154,10 @@ impl StreamSource for SharedSource {
 
     async fn bounded(&self) -> Result<Arc<dyn TableProvider>> {
         Ok(Arc::new(StreamTable::new(self.clone())))
+    }
+
+    fn decode(&self, partition: i32, letters: &RecordBatch, projection: &[usize]) -> Result<DecodedLetters> {
+        crate::letters::decode(&self.0.spec, partition, letters, projection)
     }
 
     async fn writer(&self) -> Result<Box<dyn StreamWriter>> {

@@ -48,6 +48,10 @@ fn snapshot() -> Arc<CatalogSnapshot> {
 }
 
 async fn rows(sql: &str) -> String {
+    try_rows(sql).await.unwrap()
+}
+
+async fn try_rows(sql: &str) -> datafusion::common::Result<String> {
     let ctx = SessionContext::new();
     let s = snapshot();
     for name in relation_names().filter(|n| !n.contains('.')) {
@@ -56,8 +60,8 @@ async fn rows(sql: &str) -> String {
     for f in functions(&s) {
         ctx.register_udf(f.as_ref().clone());
     }
-    let batches = ctx.sql(sql).await.unwrap().collect().await.unwrap();
-    pretty_format_batches(&batches).unwrap().to_string()
+    let batches = ctx.sql(sql).await?.collect().await?;
+    Ok(pretty_format_batches(&batches)?.to_string())
 }
 
 #[tokio::test]
@@ -65,7 +69,7 @@ async fn visible_is_what_the_search_path_finds() {
     let text = rows(
         "SELECT n.nspname, c.relname, pg_get_userbyid(c.relowner) AS owner
          FROM pg_class c LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', '') AND pg_table_is_visible(c.oid)",
+         WHERE c.relkind IN ('r', 'f', '') AND pg_table_is_visible(c.oid)",
     )
     .await;
     assert!(text.contains("| public  | clicks  | tidewater |"), "{text}");
@@ -89,13 +93,14 @@ async fn names_and_oids_convert_both_ways() {
     let text = rows(
         "SELECT tidewater_regclass(tidewater_relation_oid('clicks')) AS a,
                 tidewater_regclass(tidewater_relation_oid('other.\"Odd\"')) AS b,
-                tidewater_relation_oid('other.odd') AS c,
                 tidewater_regtype(tidewater_type_oid('bigint')) AS d,
                 obj_description(tidewater_relation_oid('clicks'), 'pg_class') AS e,
                 pg_size_pretty(pg_table_size(tidewater_relation_oid('clicks'))) AS f",
     )
     .await;
-    assert!(text.contains("| clicks | other.\"Odd\" |   | bigint | about clicks | 20 kB |"), "{text}");
+    assert!(text.contains("| clicks | other.\"Odd\" | bigint | about clicks | 20 kB |"), "{text}");
+    let e = try_rows("SELECT tidewater_relation_oid('other.odd')").await.unwrap_err();
+    assert!(e.to_string().contains("relation \"other.odd\" does not exist"), "{e}");
 }
 
 #[test]

@@ -96,6 +96,7 @@ pub enum Statement {
     DescribeInferred(DescribeInferred),
     Explain(Explain),
     Subscribe(Box<Subscribe>),
+    ReplayDlq(Box<ReplayDlq>),
     /// COPY (…) TO STDOUT of a query or a SUBSCRIBE.
     CopyOut(Box<Statement>),
 }
@@ -400,6 +401,21 @@ pub enum SubscribeUntil {
     Offsets(Offsets),
     /// This many rows.
     Limit(u64),
+}
+
+/// REPLAY DLQ stream [WHERE …].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayDlq {
+    pub stream: Name,
+    pub filter: Option<ReplayFilter>,
+}
+
+/// Which dead letters are meant, over the columns of their table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayFilter {
+    pub expr: Expr,
+    /// As it was written.
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,5 @@
 use sqlparser::ast::{self, ArrayElemTypeDef, DataType, Expr, Query, StructBracketKind, StructField};
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
@@ -24,7 +25,12 @@ pub(super) type Parsed<T> = Result<T, Box<At>>;
 
 impl<'a> Cursor<'a> {
     pub fn new(source: &'a str, tokens: Vec<TokenWithSpan>) -> Self {
-        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(tokens.clone());
+        let mut fed = tokens.clone();
+        // sqlparser wants the semicolon before the data of COPY … FROM STDIN.
+        if matches!(fed.first().map(|t| &t.token), Some(Token::Word(w)) if w.keyword == Keyword::COPY) {
+            fed.push(TokenWithSpan::wrap(Token::SemiColon));
+        }
+        let parser = Parser::new(&DIALECT).with_recursion_limit(MAX_DEPTH).with_tokens_with_locations(fed);
         Self { parser, source, tokens, secret: false }
     }
 

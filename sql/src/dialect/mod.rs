@@ -21,6 +21,7 @@ mod look;
 mod markers;
 mod options;
 mod refusals;
+mod replay;
 mod split;
 mod stream_options;
 mod subscribe;

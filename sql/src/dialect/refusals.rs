@@ -60,11 +60,6 @@ const REFUSED: &[Row] = &[
         "VERIFY STREAMING TABLE is not supported yet",
         "Compare it with the same SELECT over the stream, bounded by _partition and _offset.",
     ),
-    (
-        &["REPLAY", "DLQ"],
-        "REPLAY DLQ is not supported yet",
-        "The records are in system.dlq.<stream>; mend and produce them again.",
-    ),
     (&["TEST"], "TEST is not supported yet", "Run the SELECT over a stream with test records."),
     (&["RUN", "TESTS"], "RUN TESTS is not supported yet", "Run the SELECT over a stream with test records."),
     (

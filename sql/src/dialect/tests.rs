@@ -389,7 +389,7 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "REFRESH STREAMING TABLE t FULL",
         "ROLLBACK STREAMING TABLE t TO SNAPSHOT 1",
         "VERIFY STREAMING TABLE t",
-        "REPLAY DLQ s",
+        "REPLAY DLQ s WHERE _offset IN (SELECT 1)",
         "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
         "INSERT OVERWRITE t SELECT 1",
         "INSERT INTO t BY NAME SELECT 1 AS a",
@@ -717,4 +717,19 @@ proptest! {
             prop_assert!(e.position.is_none_or(|p| p >= 1 && p <= text.chars().count() + 1), "{text}: {e:?}");
         }
     }
+}
+
+#[test]
+fn replay_names_a_stream_and_letters() {
+    let Statement::ReplayDlq(all) = one("REPLAY DLQ shop.orders") else { panic!() };
+    assert_eq!((all.stream.0, all.filter), (vec!["shop".to_owned(), "orders".to_owned()], None));
+    let Statement::ReplayDlq(some) = one("replay dlq s where _offset < 5 /* five */ and error like 'x'") else {
+        panic!()
+    };
+    assert_eq!(some.filter.unwrap().text, "_offset < 5 /* five */ and error like 'x'");
+    assert_eq!(fails("REPLAY DLQ s WHERE count(*) OVER () = 1").state.0, "42P20");
+    assert_eq!(fails("REPLAY DLQ s LIMIT 5").state.0, "42601");
+    assert_eq!(fails("REPLAY DLQ").state.0, "42601");
+    // The words stay names.
+    one("SELECT replay.dlq FROM replay");
 }

@@ -30,6 +30,15 @@ use crate::session::Login;
 use crate::settings::Settings;
 use crate::{ResultColumn, SqlError, SqlState};
 
+/// The stream of a flow that is there already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bound<'a> {
+    /// By its full name, as it is defined now.
+    To(&'a Name),
+    /// As it would be defined.
+    As(&'a Arc<StreamRelation>),
+}
+
 /// A flow's query, and the stream that it reads.
 #[derive(Debug, Clone)]
 pub(crate) struct CompiledFlow {
@@ -65,7 +74,7 @@ pub(crate) async fn compile_bound(
     settings: &Settings,
     create: &CreateStreamingTable,
     text: &str,
-    bound: Option<&Name>,
+    bound: Option<Bound<'_>>,
     table: Option<&Schema>,
 ) -> Result<CompiledFlow> {
     let rows = plan_rows(engine, settings, &create.query, bound, Place::StreamingTable).await?;
@@ -102,7 +111,7 @@ async fn plan_rows(
     engine: &Arc<Engine>,
     settings: &Settings,
     query: &Query,
-    bound: Option<&Name>,
+    bound: Option<Bound<'_>>,
     place: Place,
 ) -> Result<Rows> {
     let login = Login::default();
@@ -173,7 +182,7 @@ async fn take_stream(
     engine: &Arc<Engine>,
     settings: &Settings,
     query: &mut Query,
-    bound: Option<&Name>,
+    bound: Option<Bound<'_>>,
     place: Place,
 ) -> Result<FlowStream> {
     struct V(Vec<Name>);
@@ -223,9 +232,16 @@ async fn take_stream(
     }
     let mut relation: Option<Arc<StreamRelation>> = None;
     for name in &marked {
-        let name = bound.unwrap_or(name);
+        let name = match bound {
+            Some(Bound::To(name)) => name,
+            _ => name,
+        };
         let text = name.0.join(".");
-        let found = match relation::find(engine, settings, name).await? {
+        let found = match bound {
+            Some(Bound::As(stream)) => Some(Relation::Stream(stream.clone())),
+            _ => relation::find(engine, settings, name).await?,
+        };
+        let found = match found {
             Some(Relation::Stream(stream)) => stream,
             Some(_) => {
                 return Err(SqlError::unsupported(format!("\"{text}\" is not a stream"))

@@ -24,6 +24,7 @@ pub(crate) mod generated;
 mod guard;
 mod interval;
 mod lateral;
+pub(crate) mod letters;
 pub(crate) mod literals;
 mod live;
 pub(crate) mod message;

@@ -223,12 +223,11 @@ async fn drop_stream(ctx: &StatementContext<'_>, drop: &Drop, name: &TableName, 
     let users = stream::users(ctx.engine, &name.to_string()).await?;
     if !users.is_empty() {
         if !drop.cascade {
-            let users: Vec<String> = users.iter().map(|u| format!("streaming table \"{u}\"")).collect();
+            let users: Vec<String> = users.iter().map(|u| format!("streaming table \"{}\"", u.name)).collect();
             return Err(stream::in_use(ObjectKind::Stream, &name.name, &users, "drop"));
         }
         for user in users {
-            let Some(definition) = ctx.engine.metastore.get(DefinitionKind::Flow, &user).await? else { continue };
-            let table = flow::target(&definition)?;
+            let table = flow::target(&user)?;
             flow::drop_streaming_table(ctx, &table, false, stopped).await?;
         }
     }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use arrow::datatypes::Schema;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidewater_catalogs::{
     Definition, DefinitionKind, Error, ErrorKind, NewTable, Offsets, StartPosition, TableName, dead_letter_schema,
 };
-use tidewater_streaming::{FlowFactory, FlowSpec};
+use tidewater_streaming::{FlowFactory, FlowSpec, Replay};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
 use super::connection::broken;
+use super::replay;
 use super::schema;
 use super::secret::{skipping_drop, undefined};
 use super::stream;
@@ -22,8 +24,9 @@ use crate::dialect::{
 };
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::plan::flow::{self as plan, CompiledFlow};
-use crate::plan::relation;
+use crate::plan::flow::{self as plan, Bound, CompiledFlow};
+use crate::plan::letters::FlowLetters;
+use crate::plan::relation::{self, StreamRelation};
 use crate::run::guard;
 use crate::session::{Login, Notice, Outcome, StatementContext};
 use crate::settings::Settings;
@@ -78,7 +81,7 @@ impl FlowFactory for FlowPlanner {
 }
 
 /// The definition as it is now. None where the flow is gone, also where another one has its name.
-async fn stored(engine: &Engine, id: Uuid, name: &str) -> Result<Option<Definition>, Error> {
+pub(super) async fn stored(engine: &Engine, id: Uuid, name: &str) -> Result<Option<Definition>, Error> {
     Ok(engine.metastore.get(DefinitionKind::Flow, name).await?.filter(|d| d.id == id))
 }
 
@@ -116,24 +119,9 @@ async fn spec(engine: &Arc<Engine>, flow: &Definition) -> Result<FlowSpec, Error
         )
         .with_hint("Drop that table, then DROP STREAMING TABLE and create it again."));
     }
-    let settings = stored_settings(engine, flow)?;
     let bound = stream_name(flow).map(|name| schema::full_name(&name));
-    let compiled =
-        plan::compile_bound(engine, &settings, &create, &flow.sql, bound.as_ref(), Some(&info.schema)).await?;
+    let compiled = compile_stored(engine, flow, bound.as_ref().map(Bound::To), &info.schema).await?;
     let stream = &compiled.stream;
-    // Planning sees the columns of today; the table has those of its creation.
-    let planned = compiled.query.output_schema();
-    let same = planned.fields().len() == info.schema.fields().len()
-        && planned
-            .fields()
-            .iter()
-            .zip(info.schema.fields())
-            .all(|(a, b)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type()));
-    if !same {
-        return Err(Error::invalid(format!("the query of \"{name}\" no longer gives the columns of its table"))
-            .with_detail("A column was added to, dropped from or changed in the stream or the table.")
-            .with_hint("Create a new streaming table."));
-    }
     let options = FlowOptions::read(&create.options, &owner(&name))?;
     let dead_letters = TableName::dead_letters(&stream.name);
     ensure_dead_letters(engine, &dead_letters).await?;
@@ -151,10 +139,55 @@ async fn spec(engine: &Arc<Engine>, flow: &Definition) -> Result<FlowSpec, Error
         },
         query: compiled.query.clone(),
         target: engine.lake.commit_table(&name).await?,
+        replays: replay::requests(flow)?
+            .into_iter()
+            .map(|request| Replay {
+                id: request.id,
+                letters: Arc::new(FlowLetters {
+                    engine: Arc::downgrade(engine),
+                    table: dead_letters.clone(),
+                    flow: flow.id,
+                    request,
+                }),
+            })
+            .collect(),
         dead_letters: engine.lake.commit_table(&dead_letters).await?,
         blobs: engine.blobs.clone(),
         name,
     })
+}
+
+/// The query of a flow that is there, into the columns that its table has.
+async fn compile_stored(
+    engine: &Arc<Engine>,
+    flow: &Definition,
+    bound: Option<Bound<'_>>,
+    table: &Schema,
+) -> Result<CompiledFlow, Error> {
+    let create = parse(flow)?;
+    let settings = stored_settings(engine, flow)?;
+    let compiled = plan::compile_bound(engine, &settings, &create, &flow.sql, bound, Some(table)).await?;
+    // Planning sees the columns of today; the table has those of its creation.
+    let planned = compiled.query.output_schema();
+    let same = planned.fields().len() == table.fields().len()
+        && planned
+            .fields()
+            .iter()
+            .zip(table.fields())
+            .all(|(a, b)| a.name() == b.name() && a.data_type().equals_datatype(b.data_type()));
+    if same {
+        return Ok(compiled);
+    }
+    Err(Error::invalid(format!("the query of \"{}\" no longer gives the columns of its table", create.name.last()))
+        .with_detail("A column was added to, dropped from or changed in the stream or the table.")
+        .with_hint("Create a new streaming table."))
+}
+
+/// Whether a flow could go on with its stream defined as `stream`: the error says why not.
+pub(super) async fn check_with(engine: &Arc<Engine>, flow: &Definition, stream: &Arc<StreamRelation>) -> Result<()> {
+    let table = engine.lake.load_table(&target(flow)?).await?;
+    compile_stored(engine, flow, Some(Bound::As(stream)), &table.info().schema).await?;
+    Ok(())
 }
 
 /// Settings as the session had them that made the flow.
@@ -253,7 +286,7 @@ pub(super) async fn restart(ctx: &StatementContext<'_>, id: Uuid, name: String) 
 }
 
 /// The caller holds the flow's lock.
-async fn hand_over(engine: &Engine, flow: Definition) -> Result<()> {
+pub(super) async fn hand_over(engine: &Engine, flow: Definition) -> Result<()> {
     match engine.supervisor.restart(flow.clone()).await {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(engine.supervisor.start(flow)?),
         other => Ok(other?),

@@ -9,6 +9,7 @@ mod dry_run;
 mod explain;
 mod flow;
 mod insert;
+mod replay;
 mod schema;
 mod secret;
 mod select;
@@ -74,6 +75,7 @@ pub(crate) async fn describe(
         Statement::DescribeInferred(_) => Ok((Vec::new(), Some(describe::describe_inferred_columns()))),
         Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
         Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
+        Statement::ReplayDlq(_) => Ok((Vec::new(), Some(replay::columns()))),
         _ => none,
     }
 }
@@ -101,6 +103,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
+        Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
         Statement::Show(what) => show::show(ctx, what).await,
         Statement::ShowCreate(what) => show::show_create(ctx, what).await,
@@ -151,6 +154,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::CreateStream(_) => "CREATE STREAM",
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",
+        Statement::ReplayDlq(_) => "REPLAY DLQ",
         Statement::Drop(_) => "DROP",
     })
 }

@@ -15,7 +15,7 @@ use crate::dialect::{
 };
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::plan::relation::{GeneratedColumn, StreamDefinition, new_name};
+use crate::plan::relation::{GeneratedColumn, StreamDefinition, StreamRelation, new_name};
 use crate::run::guard;
 use crate::session::{Notice, Outcome, StatementContext};
 use crate::{SqlError, SqlState};
@@ -34,19 +34,29 @@ pub(super) async fn create_stream(ctx: &StatementContext<'_>, create: &CreateStr
         return Ok(Outcome::done("CREATE STREAM"));
     }
     // Asking a broker can take long; nothing is kept yet, so that it may be cancelled.
-    let (stored, inferred) = guard(&ctx.cancel, ctx.deadline, prepare(ctx, &name, create)).await?;
+    let (stored, inferred, relation) = guard(&ctx.cancel, ctx.deadline, prepare(ctx, &name, create)).await?;
 
-    let _names = schema::lock_names(ctx).await?;
+    let names = schema::lock_names(ctx).await?;
     if !is_free(ctx, &name, create).await? {
         return Ok(Outcome::done("CREATE STREAM"));
     }
     let sql = stored.to_string();
+    let mut flows = Vec::new();
     match engine.metastore.get(DefinitionKind::Stream, &name.to_string()).await? {
-        Some(old) => engine.metastore.update(&Definition { sql, ..old }).await?,
+        Some(old) => {
+            flows = users(engine, &name.to_string()).await?;
+            check_users(engine, &old, &relation, &flows).await?;
+            engine.metastore.update(&Definition { sql, ..old }).await?;
+        }
         None => {
             let definition = new_definition(DefinitionKind::Stream, &name.to_string(), sql, BTreeMap::new());
             create_definition(&engine.metastore, ObjectKind::Stream, &definition).await?;
         }
+    }
+    drop(names);
+    // What they have read under the old definition is committed first.
+    for flow in &flows {
+        super::flow::restart(ctx, flow.id, flow.name.clone()).await?;
     }
     if !inferred.is_empty() {
         let list: Vec<String> = inferred.iter().map(ToString::to_string).collect();
@@ -65,17 +75,18 @@ async fn is_free(ctx: &StatementContext<'_>, name: &TableName, create: &CreateSt
             ctx.notice(schema::relation_skipped(name));
             Ok(false)
         }
-        Some(Found::Stream) if create.or_replace => refuse_used(ctx.engine, name).await.map(|()| true),
+        // Whether the flows that read it can go on is looked at when the new definition is known.
+        Some(Found::Stream) if create.or_replace => Ok(true),
         Some(found) => Err(schema::relation_exists(name, found)),
     }
 }
 
-/// The statement as it is kept, and the columns that were inferred for it.
+/// The statement as it is kept, the columns that were inferred for it, and the stream that it defines.
 async fn prepare(
     ctx: &StatementContext<'_>,
     name: &TableName,
     create: &CreateStream,
-) -> Result<(CreateStream, Vec<StreamColumnDef>)> {
+) -> Result<(CreateStream, Vec<StreamColumnDef>, StreamRelation)> {
     let engine = ctx.engine;
     let options = StreamOptions::read(&create.options, &name.name)?;
     let spec = connection::load(engine, &options.connection).await?;
@@ -95,11 +106,11 @@ async fn prepare(
     }
     let definition = describe(name, &stored, &options, spec)?;
     crate::plan::generated::check(engine, ctx.settings, &definition).await?;
-    let source = connector.source(definition.spec)?;
+    let source = connector.source(definition.spec.clone())?;
     if options.validate {
         source.layout().await.map_err(no_topic)?;
     }
-    Ok((stored, inferred))
+    Ok((stored, inferred, StreamRelation { name: name.clone(), definition, source }))
 }
 
 /// Definitions are kept under `CATALOG.SCHEMA.NAME`, where a dot inside a name would be taken for another name.
@@ -120,12 +131,43 @@ fn no_topic(e: tidewater_catalogs::Error) -> SqlError {
     if missing { e.with_hint("WITH (…, create_topic = true, partitions = 1) makes the topic.") } else { e }
 }
 
-async fn refuse_used(engine: &Engine, name: &TableName) -> Result<()> {
-    let users = users(engine, &name.to_string()).await?;
-    match users.first() {
-        None => Ok(()),
-        Some(_) => Err(in_use(ObjectKind::Stream, &name.name, &users, "replace")),
+/// Flows keep their positions, which are offsets of one topic, and their tables, whose columns do not change.
+async fn check_users(engine: &Arc<Engine>, old: &Definition, new: &StreamRelation, flows: &[Definition]) -> Result<()> {
+    let Some(first) = flows.first() else { return Ok(()) };
+    let (_, options) = parse(old)?;
+    let cannot = |why: String| SqlError::new(SqlState::DEPENDENT_OBJECTS, why);
+    let name = &new.name.name;
+    let spec = &new.definition.spec;
+    if options.connection != spec.connection.name || options.topic != spec.topic {
+        return Err(cannot(format!(
+            "cannot change the topic of stream \"{name}\" because streaming table \"{}\" reads it",
+            first.name
+        ))
+        .with_detail(format!(
+            "Its position is in topic \"{}\" of connection \"{}\".",
+            options.topic, options.connection
+        ))
+        .with_hint("Create another stream over the other topic."));
     }
+    let new = Arc::new(new.clone());
+    for flow in flows {
+        if let Err(e) = super::flow::check_with(engine, flow, &new).await {
+            let why = match &e.detail {
+                Some(detail) => format!("{}: {detail}", e.message),
+                None => e.message,
+            };
+            return Err(cannot(format!(
+                "cannot replace stream \"{name}\" because streaming table \"{}\" could not go on with it",
+                flow.name
+            ))
+            .with_detail(why)
+            .with_hint(
+                "Keep the columns that its query reads, in types that fit the columns of its table; or drop it first: \
+                 DROP STREAMING TABLE … KEEP DATA leaves the rows.",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// 2BP01, naming who uses it.
@@ -142,10 +184,10 @@ pub(super) fn in_use(kind: ObjectKind, name: &str, users: &[String], verb: &str)
     }
 }
 
-/// Names of the flows that read the stream.
-pub(super) async fn users(engine: &Engine, stream: &str) -> Result<Vec<String>> {
+/// The flows that read the stream.
+pub(super) async fn users(engine: &Engine, stream: &str) -> Result<Vec<Definition>> {
     let all = engine.metastore.list().await?;
-    Ok(all.into_iter().filter(|d| super::flow::reads(d) == Some(stream)).map(|d| d.name).collect())
+    Ok(all.into_iter().filter(|d| super::flow::reads(d) == Some(stream)).collect())
 }
 
 /// Columns found in a sample, without those that the statement declares itself.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::fakes::Bench;
 use crate::dialect::{Name, Statement};
-use crate::plan::flow::compile_bound;
+use crate::plan::flow::{Bound, compile_bound};
 use crate::settings::Settings;
 use crate::statement::{FlowPlanner, NAMES, lock_flow};
 use crate::{Engine, Login};
@@ -106,7 +106,7 @@ async fn a_flow_keeps_to_its_stream_whatever_its_name_comes_to_mean() {
     let Statement::CreateStreamingTable(create) = &statement.statement else { panic!("{TABLE}") };
     let settings = Settings::for_login(&b.engine.defaults, &Login::default()).unwrap();
     let bound = Name(vec!["lake".to_owned(), "other".to_owned(), "s".to_owned()]);
-    for (bound, stream) in [(Some(&bound), "lake.other.s"), (None, "lake.public.s")] {
+    for (bound, stream) in [(Some(Bound::To(&bound)), "lake.other.s"), (None, "lake.public.s")] {
         let flow = compile_bound(&b.engine, &settings, create, &statement.text, bound, None).await.unwrap();
         assert_eq!(flow.stream.name.to_string(), stream);
     }
@@ -131,8 +131,9 @@ async fn a_flow_writes_the_types_of_its_table() {
     let wide = (DataType::Decimal128(38, 6), DataType::Decimal128(20, 0));
     for ((n, k), kept) in [(wide, true), ((DataType::Decimal128(38, 1), DataType::Int32), false)] {
         let table = table(n, k);
-        let flow =
-            compile_bound(&b.engine, &settings, create, &statement.text, Some(&name), Some(&table)).await.unwrap();
+        let flow = compile_bound(&b.engine, &settings, create, &statement.text, Some(Bound::To(&name)), Some(&table))
+            .await
+            .unwrap();
         let output = flow.output_schema();
         assert_eq!(output.field(0).data_type(), &DataType::Int64);
         for i in [1, 2] {

@@ -7,6 +7,12 @@ use uuid::Uuid;
 use super::*;
 use crate::tests::fakes::MemBlobs;
 
+fn replayed() -> ReplayState {
+    let mut state = ReplayState::default();
+    state.letters.insert(1, 2, 9);
+    state
+}
+
 fn sample() -> Checkpoint {
     Checkpoint {
         v: VERSION,
@@ -28,7 +34,7 @@ fn sample() -> Checkpoint {
             ],
             gaps: vec![PartitionMove { partition: 0, from: 10, to: 12 }],
         },
-        rows: RowCounts { records: 8, decoded: 6, out: 4, dead: 1, skipped: 1 },
+        rows: RowCounts { records: 8, decoded: 6, out: 4, dead: 1, skipped: 1, replayed: 0 },
         outbox: vec![OutboxEntry {
             seq: 41,
             files: StagedFiles {
@@ -40,6 +46,7 @@ fn sample() -> Checkpoint {
                 }],
             },
         }],
+        replay: replayed(),
     }
 }
 
@@ -78,6 +85,9 @@ fn anything_else_is_refused() {
     assert_eq!(refused(&bytes[..bytes.len() - 1], written.flow, &anchor), ErrorKind::DataCorrupt);
     assert_eq!(refused(&bytes, Uuid::from_u128(9), &anchor), ErrorKind::DataCorrupt);
     assert_eq!(refused(&bytes, written.flow, &Anchor { seq: 42, ..anchor.clone() }), ErrorKind::DataCorrupt);
+
+    // A program that knows nothing of replayed letters must not go on from this one, and may from one without any.
+    assert_eq!((version(&replayed()), version(&ReplayState::default())), (2, 1));
 
     let newer = Checkpoint { v: VERSION + 1, ..sample() };
     let (bytes, sha256) = newer.encode().unwrap();

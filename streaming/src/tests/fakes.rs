@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::env::{Chance, Clock, EngineSettings, Env, Failpoints};
+use crate::replay::{LetterReader, LetterSource, Letters, Replay};
 use crate::spec::{FlowFactory, FlowLane, FlowQuery, FlowSettings, FlowSpec};
 
 // ---------------------------------------------------------------- environment
@@ -300,8 +301,9 @@ impl MemTable {
     /// Partition and offset of every dead letter, and whether flow and seq are filled in.
     pub fn letters(&self) -> Vec<(i32, i64)> {
         let flows = self.column("flow", |c, i| c.is_valid(i));
+        let ids = self.column("flow_id", |c, i| c.is_valid(i));
         let seqs = self.column("seq", |c, i| c.is_valid(i));
-        assert!(flows.into_iter().chain(seqs).all(|filled| filled), "flow and seq are known by now");
+        assert!(flows.into_iter().chain(ids).chain(seqs).all(|filled| filled), "flow and seq are known by now");
         let partitions = self.column("_partition", |c, i| c.as_any().downcast_ref::<Int32Array>().unwrap().value(i));
         let offsets = self.column("_offset", |c, i| c.as_any().downcast_ref::<Int64Array>().unwrap().value(i));
         partitions.into_iter().zip(offsets).collect()
@@ -426,6 +428,8 @@ impl StagingWriter for MemWriter {
 pub enum Record {
     Good,
     Bad,
+    /// Bad until the stream is mended.
+    Narrow,
     Skipped,
     /// Takes an offset and is no record.
     Control,
@@ -510,6 +514,18 @@ impl Topic {
             }),
         );
     }
+    /// As [`Self::push_mixed`], with more bad records, of which most are only narrow.
+    pub fn push_narrow(&self, partition: i32, n: usize) {
+        self.push(
+            partition,
+            (0..n).map(|i| match i {
+                i if i % 9 == 8 => Record::Control,
+                i if i % 7 == 3 => Record::Bad,
+                i if i % 2 == 1 => Record::Narrow,
+                _ => Record::Good,
+            }),
+        );
+    }
     /// A new partition with good records, of which retention has left `[low, high)`.
     pub fn push_from(&self, partition: i32, low: i64, high: usize) {
         let log = std::iter::repeat_n(Record::Good, high).collect();
@@ -541,7 +557,12 @@ impl Topic {
         self.offsets(Record::Bad)
     }
 
-    fn read(&self, partition: i32, from: i64, on_error: OnError) -> Result<Option<ReadBatch>> {
+    /// What comes of the narrow ones once the stream is mended.
+    pub fn narrow_ids(&self) -> Vec<i64> {
+        self.offsets(Record::Narrow).into_iter().map(|(p, o)| id_of(p, o)).collect()
+    }
+
+    fn read(&self, partition: i32, from: i64, on_error: OnError, mended: bool) -> Result<Option<ReadBatch>> {
         let state = self.state.lock();
         let (low, log) = state.partitions.get(&partition).expect("partition");
         let end = log.len() as i64;
@@ -552,8 +573,11 @@ impl Topic {
             return Ok(None);
         }
         let to = end.min(from + self.batch as i64);
-        let of = |kind| (from..to).filter(|o| log[*o as usize] == kind).collect::<Vec<_>>();
-        let (good, bad, skipped) = (of(Record::Good), of(Record::Bad), of(Record::Skipped));
+        let of = |kind, narrow| {
+            let is = |o: &i64| log[*o as usize] == kind || (narrow && log[*o as usize] == Record::Narrow);
+            (from..to).filter(is).collect::<Vec<_>>()
+        };
+        let (good, bad, skipped) = (of(Record::Good, mended), of(Record::Bad, !mended), of(Record::Skipped, false));
         if on_error == OnError::Fail && !bad.is_empty() {
             return Err(Error::new(ErrorKind::DataCorrupt, "not JSON")
                 .with_context("partition", partition)
@@ -598,9 +622,9 @@ pub fn id_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true)]))
 }
 
-/// The topic as a source; a wrapper, so that readers can share it.
+/// The topic as a source; a wrapper, so that readers can share it. With it, whether the stream is mended.
 #[derive(Debug)]
-pub struct TopicSource(pub Arc<Topic>);
+pub struct TopicSource(pub Arc<Topic>, pub bool);
 
 #[async_trait]
 impl StreamSource for TopicSource {
@@ -639,8 +663,20 @@ impl StreamSource for TopicSource {
             broken: false,
             at: request.from.0,
             on_error: request.on_error,
+            mended: self.1,
             last: -1,
         }))
+    }
+    fn decode(&self, partition: i32, letters: &RecordBatch, projection: &[usize]) -> Result<DecodedLetters> {
+        assert_eq!(projection, [0]);
+        let offsets = letters.column_by_name("_offset").unwrap().as_any().downcast_ref::<Int64Array>().unwrap();
+        let state = self.0.state.lock();
+        let log = &state.partitions[&partition].1;
+        let readable: Vec<bool> =
+            offsets.values().iter().map(|o| self.1 && log[*o as usize] == Record::Narrow).collect();
+        let good = offsets.values().iter().zip(&readable).filter(|(_, good)| **good);
+        let ids: ArrayRef = Arc::new(good.map(|(o, _)| id_of(partition, *o)).collect::<Int64Array>());
+        Ok(DecodedLetters { rows: RecordBatch::try_new(id_schema(), vec![ids])?, readable })
     }
     async fn bounded(&self) -> Result<Arc<dyn TableProvider>> {
         Err(Error::unsupported("not here"))
@@ -656,6 +692,7 @@ struct TopicReader {
     broken: bool,
     at: BTreeMap<i32, i64>,
     on_error: OnError,
+    mended: bool,
     /// Partitions take turns.
     last: i32,
 }
@@ -681,7 +718,7 @@ impl StreamReader for TopicReader {
                 .copied()
                 .collect();
             for partition in turns {
-                if let Some(batch) = self.topic.read(partition, self.at[&partition], self.on_error)? {
+                if let Some(batch) = self.topic.read(partition, self.at[&partition], self.on_error, self.mended)? {
                     self.last = partition;
                     self.at.insert(partition, batch.to);
                     self.topic.reads.fetch_add(1, Ordering::SeqCst);
@@ -690,6 +727,64 @@ impl StreamReader for TopicReader {
             }
             grown.await;
         }
+    }
+}
+
+// ---------------------------------------------------------------- letters
+
+/// Which letters a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    All,
+    EvenOffsets,
+    Partition(i32),
+}
+
+#[derive(Debug)]
+struct MemLetters {
+    table: Arc<MemTable>,
+    flow: Uuid,
+    wanted: Wanted,
+}
+
+struct MemLetterReader(VecDeque<Letters>);
+
+#[async_trait]
+impl LetterSource for MemLetters {
+    async fn open(&self) -> Result<Box<dyn LetterReader>> {
+        let failing = &self.table.unreachable;
+        if failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(Error::unavailable("the catalog does not answer"));
+        }
+        let text = |c: &ArrayRef, i| c.as_any().downcast_ref::<StringArray>().unwrap().value(i).to_owned();
+        let flows = self.table.column("flow_id", text);
+        let of_flow = |(_, flow): &(_, String)| *flow == self.flow.to_string();
+        let mut all: Vec<_> = self.table.letters().into_iter().zip(flows).filter(of_flow).map(|(at, _)| at).collect();
+        all.sort_unstable();
+        // Batches of five letters, whatever their partitions.
+        let batches = all.chunks(5).map(|chunk| {
+            let wanted = chunk.iter().map(|(p, o)| match self.wanted {
+                Wanted::All => Some(true),
+                Wanted::EvenOffsets => Some(o % 2 == 0),
+                Wanted::Partition(partition) => (*p == partition).then_some(true),
+            });
+            let wanted = wanted.collect();
+            let parts = chunk.chunk_by(|a, b| a.0 == b.0);
+            let rows: Vec<_> = parts
+                .map(|same| letters(same[0].0, &same.iter().map(|(_, o)| *o).collect::<Vec<_>>()).unwrap())
+                .collect();
+            let rows = arrow::compute::concat_batches(&dead_letter_schema(), &rows).unwrap();
+            Letters { rows, wanted }
+        });
+        Ok(Box::new(MemLetterReader(batches.collect())))
+    }
+}
+
+#[async_trait]
+impl LetterReader for MemLetterReader {
+    async fn next(&mut self) -> Result<Option<Letters>> {
+        tokio::task::yield_now().await;
+        Ok(self.0.pop_front())
     }
 }
 
@@ -751,6 +846,10 @@ pub struct World {
     pub settings: Mutex<FlowSettings>,
     pub start: Mutex<StartPosition>,
     pub query: Mutex<Arc<PassThrough>>,
+    /// The stream has the definition that narrow records fit.
+    pub mended: AtomicBool,
+    /// Requests to replay dead letters, as the flow's definition has them.
+    pub replays: Mutex<Vec<(Uuid, Wanted)>>,
     /// Builds that fail before one succeeds.
     pub unplannable: AtomicUsize,
     pub builds: AtomicUsize,
@@ -772,6 +871,8 @@ impl World {
             }),
             start: Mutex::default(),
             query: Mutex::default(),
+            mended: AtomicBool::new(false),
+            replays: Mutex::default(),
             unplannable: AtomicUsize::new(0),
             builds: AtomicUsize::new(0),
         })
@@ -782,13 +883,25 @@ impl World {
             id: self.id,
             name: TableName::public("visits"),
             settings: self.settings.lock().clone(),
-            source: Arc::new(TopicSource(Arc::clone(&self.topic))),
+            source: Arc::new(TopicSource(Arc::clone(&self.topic), self.mended.load(Ordering::SeqCst))),
             start: self.start.lock().clone(),
             query: self.query.lock().clone(),
             target: Arc::clone(&self.target) as Arc<dyn CommitTable>,
             dead_letters: Arc::clone(&self.letters) as Arc<dyn CommitTable>,
             blobs: Arc::clone(&self.blobs) as Arc<dyn BlobStore>,
+            replays: self.replays.lock().iter().map(|(id, wanted)| self.replay(*id, *wanted)).collect(),
         }
+    }
+
+    fn replay(&self, id: Uuid, wanted: Wanted) -> Replay {
+        Replay { id, letters: Arc::new(MemLetters { table: Arc::clone(&self.letters), flow: self.id, wanted }) }
+    }
+
+    /// Asks for a replay; runs that begin after this know of it.
+    pub fn ask(&self, wanted: Wanted) -> Uuid {
+        let id = Uuid::from_u128(u128::from(UUIDS.fetch_add(1, Ordering::Relaxed)));
+        self.replays.lock().push((id, wanted));
+        id
     }
 
     pub fn definition(&self) -> Definition {

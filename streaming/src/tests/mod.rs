@@ -4,6 +4,7 @@
 mod crashes;
 mod dead_letters;
 pub(crate) mod fakes;
+mod replay;
 mod running;
 mod simulator;
 mod stored;

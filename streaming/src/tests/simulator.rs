@@ -1,5 +1,6 @@
 //! A seeded world: one or two writers of a flow that crash and come back, a topic that grows, stores and catalogs that
-//! lose answers, strangers who commit, a clock that jumps. Pauses last milliseconds, and many worlds run side by side.
+//! lose answers, strangers who commit, a clock that jumps, a stream that is mended and whose dead letters are replayed
+//! again and again. Pauses last milliseconds, and many worlds run side by side.
 //!
 //! `TIDEWATER_SIM_SEEDS=200000` runs more seeds, `TIDEWATER_SIM_SEED=17` one. A seed decides what happens when; the
 //! order of tasks that are ready at the same instant is the scheduler's.
@@ -8,13 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::fakes::{Crash, Fault, Seeded, World, env};
+use super::fakes::{Crash, Fault, Seeded, Wanted, World, env};
 use crate::FAILPOINTS;
 use crate::env::Clock;
 use crate::flow::{self, RunControl};
+use crate::replay::ReplayEnd;
 use crate::status::StatusCell;
 use crate::wrong::{self, Protocol};
 
@@ -43,6 +46,9 @@ struct Seen {
     restarts: AtomicUsize,
     fenced: AtomicUsize,
     drained: AtomicUsize,
+    /// Rows that came of replayed letters, and requests that came to their end.
+    replayed: AtomicUsize,
+    answered: AtomicUsize,
 }
 
 struct Sim {
@@ -51,6 +57,8 @@ struct Sim {
     clock: Arc<JumpyClock>,
     /// Set when the faults are over and everything must come right.
     calm: AtomicBool,
+    /// What an answer said that it must not say.
+    wrong: Mutex<Option<String>>,
     seen: Arc<Seen>,
 }
 
@@ -65,7 +73,14 @@ impl Sim {
             settings.commit_interval = Duration::from_millis(1 + chance.below(10));
             settings.parallelism = 1 + chance.below(3) as usize;
         }
-        Arc::new(Self { seed, world, clock: Arc::default(), calm: AtomicBool::new(false), seen })
+        Arc::new(Self {
+            seed,
+            world,
+            clock: Arc::default(),
+            calm: AtomicBool::new(false),
+            wrong: Mutex::new(None),
+            seen,
+        })
     }
 
     fn chance(&self, actor: u64) -> Seeded {
@@ -79,7 +94,7 @@ impl Sim {
             // Partitions come one after the other, as a topic grows.
             let there = self.world.topic.partitions();
             partition = partition.min(there);
-            self.world.topic.push_mixed(partition, 1 + chance.below(40) as usize);
+            self.world.topic.push_narrow(partition, 1 + chance.below(40) as usize);
             sleep(Duration::from_millis(chance.below(15))).await;
         }
     }
@@ -113,8 +128,57 @@ impl Sim {
         self.world.topic.unreachable.store(0, Ordering::SeqCst);
     }
 
+    /// Mends the stream at some time, and asks for replays before and after.
+    async fn mend(&self) {
+        let chance = self.chance(4);
+        let mended_after = chance.below(5);
+        for n in 0..8 {
+            if n >= mended_after {
+                self.world.mended.store(true, Ordering::SeqCst);
+            }
+            sleep(Duration::from_millis(chance.below(30))).await;
+            self.world.ask(match chance.below(4) {
+                0 => Wanted::EvenOffsets,
+                1 => Wanted::Partition(chance.below(4) as i32),
+                _ => Wanted::All,
+            });
+        }
+    }
+
+    /// Requests whose end is committed are answered; their letters must not come back because of that.
+    fn answer(&self, status: &StatusCell) {
+        self.world.replays.lock().retain(|(id, _)| {
+            let Some(progress) = status.replay(*id).filter(|p| p.ended.is_some()) else { return true };
+            if progress.ended != Some(ReplayEnd::Complete) || progress.replayed != progress.rows {
+                *self.wrong.lock() = Some(format!("a replay did not end well: {progress:?}"));
+            }
+            self.seen.answered.fetch_add(1, Ordering::Relaxed);
+            self.seen.replayed.fetch_add(progress.replayed as usize, Ordering::Relaxed);
+            false
+        });
+    }
+
+    /// Good records and narrow ones, which must be rows in the end, on one way or the other.
+    fn wanted(&self) -> Vec<i64> {
+        let mut wanted = self.world.topic.good_ids();
+        wanted.extend(self.world.topic.narrow_ids());
+        wanted.sort_unstable();
+        wanted
+    }
+
+    /// All is there, or more than all, which no waiting mends.
     fn complete(&self) -> bool {
-        self.world.rows_complete() && self.world.letters_complete()
+        let (rows, wanted) = (self.world.target.ids().len(), self.wanted().len());
+        rows > wanted || (rows == wanted && self.bad_letters().len() >= self.world.topic.bad().len())
+    }
+
+    /// Letters of records that no mending makes readable.
+    fn bad_letters(&self) -> Vec<(i32, i64)> {
+        let bad = self.world.topic.bad();
+        let mut letters = self.world.letters.letters();
+        letters.retain(|letter| bad.contains(letter));
+        letters.sort_unstable();
+        letters
     }
 
     /// One server that owns the flow: killed, stopped and started until the faults are over, then left in peace.
@@ -137,7 +201,9 @@ impl Sim {
             let drain = CancellationToken::new();
             let control = RunControl { drain: drain.clone(), after_fence };
             let status = Arc::new(StatusCell::new(&self.world.definition()));
-            let running = flow::run(self.world.spec(), env, control, status);
+            let spec = self.world.spec();
+            let asked = spec.replays.last().map(|r| r.id);
+            let running = flow::run(spec, env, control, Arc::clone(&status));
             tokio::pin!(running);
             let life = Duration::from_millis(5 + chance.below(200));
             let graceful = chance.below(2) == 0;
@@ -145,6 +211,11 @@ impl Sim {
                 ended = &mut running => Some(ended),
                 () = crash.crashed.notified() => None,
                 () = self.until_over(stays) => None,
+                // A changed definition is handed over as the supervisor does it.
+                () = self.until_asked(asked, &status), if calm => {
+                    drain.cancel();
+                    Some((&mut running).await)
+                }
                 () = sleep(life), if !calm => {
                     if graceful {
                         self.seen.drained.fetch_add(1, Ordering::Relaxed);
@@ -158,6 +229,10 @@ impl Sim {
                     }
                 }
             };
+            self.answer(&status);
+            if let Some(wrong) = self.wrong.lock().take() {
+                return Err(wrong);
+            }
             after_fence = false;
             match ended {
                 None => drop(self.seen.crashes.fetch_add(1, Ordering::Relaxed)),
@@ -173,6 +248,24 @@ impl Sim {
         }
     }
 
+    /// In calm: asks for all that is left once the requests before are answered, until nothing is left; comes back
+    /// when the run does not know of the last one.
+    async fn until_asked(&self, known: Option<uuid::Uuid>, status: &StatusCell) {
+        loop {
+            self.answer(status);
+            if self.wrong.lock().is_some() {
+                return;
+            }
+            let last = self.world.replays.lock().last().map(|(id, _)| *id);
+            match last {
+                Some(last) if known != Some(last) => return,
+                None if !self.complete() => drop(self.world.ask(Wanted::All)),
+                _ => {}
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// The end of a run in calm: for the writer that stays when all is there, for the other at once.
     async fn until_over(&self, stays: bool) {
         while !(self.calm.load(Ordering::SeqCst) && (!stays || self.complete())) {
@@ -183,7 +276,7 @@ impl Sim {
     async fn run(self: Arc<Self>) -> Result<(), String> {
         let two = self.chance(3).below(2) == 0;
         let world = async {
-            tokio::join!(self.produce(), self.disturb());
+            tokio::join!(self.produce(), self.disturb(), self.mend());
             self.calm.store(true, Ordering::SeqCst);
             Ok(())
         };
@@ -200,22 +293,26 @@ impl Sim {
         self.difference().map_or(Ok(()), Err)
     }
 
-    /// Every good record once in the table, every bad one once among the dead letters, every file there.
+    /// Every good record once in the table and every narrow one, be it read after the mending or replayed; every bad one
+    /// once among the dead letters; every file there.
     fn difference(&self) -> Option<String> {
         for path in [&self.world.target, &self.world.letters].into_iter().flat_map(|t| t.committed_files()) {
             if wrong::was_deleted(&path) {
                 return Some(format!("file {path} is in the table and was deleted"));
             }
         }
-        let (mut rows, mut good) = (self.world.target.ids(), self.world.topic.good_ids());
+        let (mut rows, good) = (self.world.target.ids(), self.wanted());
         rows.sort_unstable();
-        good.sort_unstable();
         if rows != good {
             return Some(format!("{} rows of {} records: {}", rows.len(), good.len(), first_difference(&rows, &good)));
         }
-        let (mut letters, bad) = (self.world.letters.letters(), self.world.topic.bad());
-        letters.sort_unstable();
-        (letters != bad).then(|| format!("{} dead letters of {}", letters.len(), bad.len()))
+        let (letters, bad) = (self.bad_letters(), self.world.topic.bad());
+        if letters != bad {
+            return Some(format!("{} dead letters of {}", letters.len(), bad.len()));
+        }
+        let mut all = self.world.letters.letters();
+        all.sort_unstable();
+        all.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| format!("dead letter {:?} is there twice", pair[0]))
     }
 }
 
@@ -276,6 +373,8 @@ fn every_record_is_there_once_whatever_the_seed() {
             ("restarts", &seen.restarts),
             ("fenced", &seen.fenced),
             ("drained", &seen.drained),
+            ("replayed", &seen.replayed),
+            ("answered", &seen.answered),
         ] {
             assert!(n.load(Ordering::Relaxed) > 100, "too few {what}: {seen:?}");
         }
@@ -286,9 +385,13 @@ fn every_record_is_there_once_whatever_the_seed() {
 #[test]
 fn each_wrong_protocol_is_caught() {
     let seen = Arc::default();
-    for protocol in
-        [Protocol::BlindRetry, Protocol::CurrentSnapshot, Protocol::DeleteWhenUnknown, Protocol::DeleteWhenFenced]
-    {
+    for protocol in [
+        Protocol::BlindRetry,
+        Protocol::CurrentSnapshot,
+        Protocol::DeleteWhenUnknown,
+        Protocol::DeleteWhenFenced,
+        Protocol::ForgetReplayed,
+    ] {
         let caught = search(1..=CATCH_WITHIN, protocol, &seen);
         let (seed, why) = caught.unwrap_or_else(|| panic!("{protocol:?} survives {CATCH_WITHIN} seeds"));
         println!("{protocol:?} is caught by seed {seed}: {why}");

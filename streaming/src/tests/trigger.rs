@@ -13,6 +13,7 @@ const IDLE: CutFacts = CutFacts {
     memory_full: false,
     output: false,
     moved: false,
+    awaited: false,
     draining: false,
 };
 
@@ -23,6 +24,7 @@ fn a_trigger_with_output_is_cut_by_time_bytes_memory_or_on_the_way_out() {
     assert!(should_cut(&CutFacts { since_cut: Duration::from_secs(2), ..open }));
     assert!(should_cut(&CutFacts { source_bytes: 100, ..open }));
     assert!(should_cut(&CutFacts { memory_full: true, ..open }));
+    assert!(should_cut(&CutFacts { awaited: true, ..open }));
     assert!(should_cut(&CutFacts { draining: true, ..open }));
 }
 

@@ -48,24 +48,38 @@ impl MetadataJson {
         location: &str,
         change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
     ) -> Result<(Self, Bytes)> {
+        if let Some(parts) = self.from_parts(next, location, change)? {
+            return Ok(parts);
+        }
+        // Dear, and right whatever the change was.
+        tracing::debug!(table = %next.uuid(), "the metadata of a table is serialised whole");
+        let file = serde_json::to_vec(next).map_err(unwritable)?;
+        Ok((Self::of(next)?, Bytes::from(file)))
+    }
+
+    /// None where the parts do not make up the state.
+    fn from_parts(
+        &self,
+        next: &TableMetadata,
+        location: &str,
+        change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
+    ) -> Result<Option<(Self, Bytes)>> {
         let builder = self.frame.clone().into_builder(Some(location.to_owned())).remove_snapshots(&self.unnamed);
         let built = change(builder)?.build().map_err(|e| error::iceberg("build table metadata", e))?;
         let frame = built.metadata;
         let mut json = object(&frame)?;
         let (framed, log) = (take(&mut json, SNAPSHOTS), take(&mut json, LOG));
         let newest = framed.iter().find(|s| id(s).is_some() && id(s) == next.current_snapshot_id());
-        let (Some(newest), Some(logged)) = (newest, log.last()) else {
-            return Err(Error::internal("a commit made no snapshot"));
-        };
+        let (Some(newest), Some(logged)) = (newest, log.last()) else { return Ok(None) };
         let snapshots = self.snapshots.with(newest)?;
         let log = self.log.with(logged)?;
         if (snapshots.count, log.count) != (next.snapshots().len(), next.history().len()) {
-            return Err(Error::internal("the JSON of a table lost count of its snapshots"));
+            return Ok(None);
         }
         let named = named(&json);
         let unnamed = framed.iter().filter_map(id).filter(|id| !named.contains(id)).collect();
         let file = write(&json, &snapshots, &log)?;
-        Ok((Self { frame, unnamed, snapshots, log }, file))
+        Ok(Some((Self { frame, unnamed, snapshots, log }, file)))
     }
 }
 

@@ -172,12 +172,13 @@ fn dates_and_times() {
         ("-0.25 seconds", (0, 0, -250_000_000)),
         ("00:00:00", (0, 0, 0)),
         ("100:00", (0, 0, 100 * hour)),
+        ("P1DT2H", (0, 1, 2 * hour)),
     ] {
         let expected = IntervalMonthDayNano::new(months, days, ns);
         assert_eq!(text(value, &span), Ok(V::IntervalMonthDayNano(Some(expected))), "{value}");
     }
     for wrong in
-        ["", "1", "day", "1.5 days", "1 parsec", "1:60", "1:-1", "1:2:3:4", "9999999999 years", "1 day 2", "P1D"]
+        ["", "1", "day", "1.5 days", "1 parsec", "1:60", "1:-1", "1:2:3:4", "9999999999 years", "1 day 2", "P1X"]
     {
         assert_eq!(text(wrong, &span), Err("22007"), "{wrong}");
     }
