@@ -94,6 +94,10 @@ impl Spark {
         writeln!(input, "{}", query.replace('\n', " "))?;
         input.flush()?;
         let said = self.line()?;
+        if let Some(error) = said.get("error") {
+            let lines: Vec<String> = error.as_array().into_iter().flatten().map(text).collect();
+            bail!("Spark refuses {query}:\n{}", lines.join("\n"));
+        }
         Ok(answer(query.to_owned(), &said[0], &said[1], false))
     }
 

@@ -488,7 +488,6 @@ pub(crate) fn another(name: &TableName) -> Error {
 /// Off the async threads: a table with many snapshots has megabytes of it.
 async fn parse_metadata(content: bytes::Bytes, location: &str) -> Result<TableMetadata> {
     const GZIP: [u8; 2] = [0x1f, 0x8b];
-    let corrupt = || Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", location);
     if content.starts_with(&GZIP) {
         const SCRATCH: &str = "memory:///read.gz.metadata.json";
         let memory = iceberg::io::FileIO::new_with_memory();
@@ -498,8 +497,15 @@ async fn parse_metadata(content: bytes::Bytes, location: &str) -> Result<TableMe
         };
         return parsed.await.map_err(|e| error::iceberg("read table metadata", e).with_context("file", location));
     }
-    let parsed = tokio::task::spawn_blocking(move || serde_json::from_slice::<TableMetadata>(&content)).await;
-    error::joined(parsed.map(|r| r.map_err(|e| corrupt().with_source(e))))
+    let at = location.to_owned();
+    let parsed = tokio::task::spawn_blocking(move || {
+        let corrupt = |e| {
+            Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", at).with_source(e)
+        };
+        let metadata = serde_json::from_slice::<TableMetadata>(&content).map_err(corrupt)?;
+        crate::defaults::check(&content, &metadata).map(|()| metadata)
+    });
+    error::joined(parsed.await)
 }
 
 /// The changes that make this table out of none.

@@ -21,6 +21,7 @@ mod catalog;
 mod certify;
 mod commit;
 mod connector;
+mod defaults;
 mod error;
 mod lake;
 mod new_table;

@@ -155,7 +155,8 @@ fn arrow_type(data_type: &Type, path: &str) -> Result<DataType> {
             P::TimestampNs => DataType::Timestamp(TimeUnit::Nanosecond, None),
             P::TimestamptzNs => DataType::Timestamp(TimeUnit::Nanosecond, Some(UTC.into())),
             P::String => DataType::Utf8,
-            P::Uuid => DataType::FixedSizeBinary(16),
+            // Read only: a table with such a column is not written.
+            P::Uuid => DataType::Utf8,
             P::Fixed(width) => match i32::try_from(*width) {
                 Ok(width) => DataType::FixedSizeBinary(width),
                 Err(_) => return Err(Error::unsupported(format!("column \"{path}\" has type {primitive}"))),

@@ -3,10 +3,12 @@
 usage: write_tables.py JARS CATALOG CLASSES [FILTER]
 
 JARS is a directory. CATALOG is a JSON object of PyIceberg's catalog properties. CLASSES is a directory for compiled
-Java. FILTER has parts of the names of tables, parted by commas. Tables are made in `peer.made`. Prints one line of JSON: an object with `tables`, an array of
-[table, [[query, columns, rows, may be refused], …]], where rows are sorted text as PostgreSQL's protocol sends it, and
-`failures`, an array of text. Then answers queries from standard input, one on a line, with one line of JSON each:
-[columns, rows]. Names are quoted as in PostgreSQL.
+Java. FILTER has parts of the names of tables, parted by commas. Tables are made in `peer.made`.
+
+Prints one line of JSON: an object with `tables`, an array of [table, [[query, columns, rows, may be refused], …]],
+where rows are sorted text as PostgreSQL's protocol sends it, and `failures`, an array of text. Then answers statements
+from standard input, one on a line, with one line of JSON each: [columns, rows], or an object with `error`. Names are
+quoted as in PostgreSQL.
 """
 
 import json
@@ -117,7 +119,12 @@ def main():
             note(failures[-1])
     print(json.dumps({"tables": answers, "failures": failures}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(ask(spark, line)), flush=True)
+        try:
+            answer = ask(spark, line)
+        except Exception as e:
+            # Without the hundred lines of a stack.
+            answer = {"error": [line for line in str(e).splitlines() if not line.startswith(("\tat ", "\t\tat "))][:20]}
+        print(json.dumps(answer), flush=True)
     spark.stop()
 
 

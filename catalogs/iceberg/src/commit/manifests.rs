@@ -8,6 +8,7 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{Error, Result};
 
+use super::header;
 use crate::error;
 use crate::properties as p;
 use crate::state::TableState;
@@ -40,16 +41,20 @@ pub(crate) async fn read(state: &TableState, location: &str) -> Result<Bytes> {
 }
 
 pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
-    parse(&state.storage, manifest)
+    parse(&state.storage, &state.metadata, manifest)
         .await?
         .map_err(|e| error::iceberg("read a manifest", e).with_context("file", &manifest.manifest_path))
 }
 
 /// The crate fills in what entries inherit from the manifest list only where it reads the file itself, and it reads
 /// through a `FileIO`: so it gets one over memory.
-pub(crate) async fn parse(storage: &Storage, manifest: &ManifestFile) -> Result<iceberg::Result<Manifest>> {
+pub(crate) async fn parse(
+    storage: &Storage,
+    metadata: &TableMetadata,
+    manifest: &ManifestFile,
+) -> Result<iceberg::Result<Manifest>> {
     const SCRATCH: &str = "memory:///read.avro";
-    let bytes = storage.read(&manifest.manifest_path).await?;
+    let bytes = header::readable(storage.read(&manifest.manifest_path).await?, metadata);
     let memory = FileIO::new_with_memory();
     let parsed = async {
         memory.new_output(SCRATCH)?.write(bytes).await?;
@@ -222,6 +227,21 @@ fn choose(manifests: &[ManifestFile], target: u64, enough: usize) -> Vec<Vec<usi
     bins
 }
 
+/// Partition values are stored under the names of the spec's fields, and Avro does not allow every name. Readers find
+/// the values by id.
+fn with_avro_names(schema: &SchemaRef, spec: PartitionSpec) -> Result<PartitionSpec> {
+    if spec.fields().iter().all(|field| header::avro_name(&field.name) == field.name) {
+        return Ok(spec);
+    }
+    let spec_id = spec.spec_id();
+    let fields = spec.into_unbound().fields().to_vec().into_iter().map(|mut field| {
+        field.name = header::avro_name(&field.name);
+        field
+    });
+    let spec = PartitionSpec::builder(schema.clone()).with_spec_id(spec_id).add_unbound_fields(fields);
+    spec.and_then(|spec| spec.build()).map_err(|e| error::iceberg("build a manifest", e))
+}
+
 /// Builds a manifest in memory: where and when it is written is the caller's business.
 async fn encode(
     namer: &mut Namer<'_>,
@@ -232,6 +252,7 @@ async fn encode(
     const SCRATCH: &str = "memory:///manifest.avro";
     let memory = FileIO::new_with_memory();
     let location = namer.manifest();
+    let spec = with_avro_names(&schema, spec)?;
     let snapshot_id = namer.snapshot_id;
     let made = async {
         let output = memory.new_output(SCRATCH)?;

@@ -6,6 +6,7 @@
 pub(crate) mod anchor;
 mod expire;
 mod forget;
+pub(crate) mod header;
 mod manifests;
 mod metadata_json;
 mod stage;

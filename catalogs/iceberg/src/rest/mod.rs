@@ -140,7 +140,12 @@ impl RestCatalog {
     }
 
     async fn loaded(&self, what: &str, answer: Answer) -> Result<Loaded> {
-        let answer: TableAnswer = parse_apart(what, answer).await?;
+        let asked = what.to_string();
+        let parsed = tokio::task::spawn_blocking(move || {
+            let parsed: TableAnswer = parse(&asked, &answer)?;
+            crate::defaults::check(&answer.body, &parsed.metadata).map(|()| parsed)
+        });
+        let answer = crate::error::joined(parsed.await)?;
         let session = self.client.session().await?;
         // What the catalog says about all tables, then about this one, then about its place.
         let mut options: StoreOptions = session.properties.clone();

@@ -4,11 +4,16 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, LargeListArray, ListArray, MapArray, StringArray, StringBuilder,
+    StructArray, UInt32Array, new_empty_array, new_null_array,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, TimeUnit};
-use datafusion::common::ScalarValue;
-use iceberg::spec::MappedField;
+use arrow::error::ArrowError;
+use datafusion::common::{DataFusionError, ScalarValue};
+use iceberg::spec::{Literal, MappedField, NestedField, PrimitiveType, Type};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use tidewater_catalogs::{Error, Result};
 
@@ -25,6 +30,8 @@ pub(super) const STRICT: CastOptions<'static> =
 pub(super) enum Adapt {
     Keep,
     Cast(DataType),
+    /// The 16 bytes of a UUID as text.
+    Uuid,
     Struct(Fields, Vec<Child>),
     List(FieldRef, Box<Adapt>),
     Map(FieldRef, Fields, Box<Adapt>, Box<Adapt>),
@@ -52,7 +59,7 @@ pub(super) fn plan(schema: &ScanSchema, table: &Field, file: &Field) -> Result<A
             let children = to.iter().map(|child| plan_child(schema, child, from)).collect::<Result<_>>()?;
             Ok(Adapt::Struct(to.clone(), children))
         }
-        (DataType::List(to), DataType::List(from)) => {
+        (DataType::List(to), DataType::List(from) | DataType::LargeList(from)) => {
             same_id(to, from)?;
             Ok(Adapt::List(to.clone(), Box::new(plan(schema, to, from)?)))
         }
@@ -69,6 +76,7 @@ pub(super) fn plan(schema: &ScanSchema, table: &Field, file: &Field) -> Result<A
             let value = plan(schema, to_value, from_value)?;
             Ok(Adapt::Map(to.clone(), to_entry.clone(), Box::new(key), Box::new(value)))
         }
+        (DataType::Utf8, DataType::FixedSizeBinary(16)) if is_uuid(schema, table) => Ok(Adapt::Uuid),
         (to, from) if is_promotion(from, to) => Ok(Adapt::Cast(to.clone())),
         _ => Err(mismatch(table, file)),
     }
@@ -89,8 +97,47 @@ pub(super) fn default_of(schema: &ScanSchema, id: i32, data_type: &DataType) -> 
     if field.required && field.initial_default.is_none() {
         return Err(corrupt("data file lacks a required column").with_context("column", &field.name));
     }
-    scalar_or_null(field.initial_default.as_ref(), data_type)
-        .ok_or_else(|| Error::unsupported("nested default value cannot be read").with_context("column", &field.name))
+    default_value(field, field.initial_default.as_ref(), data_type)
+}
+
+/// A struct that is there by default has the defaults of its fields, but for those that it gives.
+fn default_value(field: &NestedField, value: Option<&Literal>, data_type: &DataType) -> Result<ScalarValue> {
+    let refused = || Error::unsupported("default value of a column cannot be read").with_context("column", &field.name);
+    match (value, data_type, field.field_type.as_ref()) {
+        (Some(Literal::Struct(given)), DataType::Struct(arrow), Type::Struct(children)) => {
+            let mut columns = Vec::with_capacity(arrow.len());
+            for (position, (child, to)) in children.fields().iter().zip(arrow).enumerate() {
+                let value = given.fields().get(position).and_then(Option::as_ref).or(child.initial_default.as_ref());
+                if child.required && value.is_none() {
+                    return Err(corrupt("default value lacks a required field").with_context("column", &child.name));
+                }
+                columns.push(default_value(child, value, to.data_type())?.to_array()?);
+            }
+            Ok(ScalarValue::Struct(Arc::new(StructArray::try_new_with_length(arrow.clone(), columns, None, 1)?)))
+        }
+        (Some(Literal::List(elements)), DataType::List(element), Type::List(list)) => {
+            let values = elements.iter().map(|v| default_value(&list.element_field, v.as_ref(), element.data_type()));
+            let values = match values.collect::<Result<Vec<_>>>()? {
+                none if none.is_empty() => new_empty_array(element.data_type()),
+                some => ScalarValue::iter_to_array(some)?,
+            };
+            let offsets = OffsetBuffer::from_lengths([values.len()]);
+            Ok(ScalarValue::List(Arc::new(ListArray::try_new(element.clone(), offsets, values, None)?)))
+        }
+        (Some(Literal::Map(pairs)), DataType::Map(entries, sorted), Type::Map(_)) if pairs.is_empty() => {
+            let DataType::Struct(_) = entries.data_type() else { return Err(refused()) };
+            let none = new_empty_array(entries.data_type());
+            let offsets = OffsetBuffer::from_lengths([0]);
+            let map = MapArray::try_new(entries.clone(), offsets, none.as_struct().clone(), None, *sorted)?;
+            Ok(ScalarValue::Map(Arc::new(map)))
+        }
+        _ => scalar_or_null(value, data_type).ok_or_else(refused),
+    }
+}
+
+fn is_uuid(schema: &ScanSchema, table: &Field) -> bool {
+    let field = field_id(table).and_then(|id| schema.iceberg.field_by_id(id));
+    field.is_some_and(|field| matches!(field.field_type.as_ref(), Type::Primitive(PrimitiveType::Uuid)))
 }
 
 fn same_id(to: &Field, from: &Field) -> Result<()> {
@@ -117,6 +164,10 @@ pub(super) fn is_promotion(from: &DataType, to: &DataType) -> bool {
             s == to_s && p <= to_p
         }
         (D::Time32(TimeUnit::Millisecond), D::Time64(TimeUnit::Microsecond)) => true,
+        // Of version 3; midnight, without a zone.
+        (D::Date32, D::Timestamp(TimeUnit::Microsecond | TimeUnit::Nanosecond, None)) => true,
+        // A column that had nothing but nulls.
+        (D::Null, _) => true,
         // Where only one of the two has a zone, it is UTC: both count from 1970-01-01 UTC.
         (
             D::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _),
@@ -142,20 +193,21 @@ impl Adapt {
         match self {
             Adapt::Keep => Ok(array.clone()),
             Adapt::Cast(to) => cast_with_options(array, to, &STRICT),
+            Adapt::Uuid => Ok(Arc::new(uuid_texts(array.as_fixed_size_binary()))),
             Adapt::Struct(fields, children) => {
                 let from = array.as_struct();
                 let columns = children
                     .iter()
                     .map(|child| match child {
                         Child::Read(position, adapt) => adapt.apply(from.column(*position)),
-                        Child::Constant(value) => constant(value, from.len()),
+                        Child::Constant(value) => constant(value, from.len(), from.nulls()),
                     })
                     .collect::<arrow::error::Result<_>>()?;
                 let out = StructArray::try_new_with_length(fields.clone(), columns, from.nulls().cloned(), from.len())?;
                 Ok(Arc::new(out))
             }
             Adapt::List(field, adapt) => {
-                let from = array.as_list::<i32>();
+                let from = narrow(array)?;
                 let values = adapt.apply(from.values())?;
                 let out = ListArray::try_new(field.clone(), from.offsets().clone(), values, from.nulls().cloned())?;
                 Ok(Arc::new(out))
@@ -172,11 +224,39 @@ impl Adapt {
     }
 }
 
-fn constant(value: &ScalarValue, rows: usize) -> arrow::error::Result<ArrayRef> {
+fn uuid_texts(from: &FixedSizeBinaryArray) -> StringArray {
+    let length = uuid::fmt::Hyphenated::LENGTH;
+    let mut texts = StringBuilder::with_capacity(from.len(), from.len() * length);
+    let mut buffer = [0u8; uuid::fmt::Hyphenated::LENGTH];
+    for value in from {
+        let id = value.and_then(|bytes| uuid::Uuid::from_slice(bytes).ok());
+        texts.append_option(id.map(|id| &*id.hyphenated().encode_lower(&mut buffer)));
+    }
+    texts.finish()
+}
+
+/// A list as the table has it; some writers leave lists with wide offsets.
+fn narrow(array: &ArrayRef) -> arrow::error::Result<ListArray> {
+    let Some(wide) = array.as_any().downcast_ref::<LargeListArray>() else { return Ok(array.as_list::<i32>().clone()) };
+    let DataType::LargeList(field) = wide.data_type() else { return Ok(array.as_list::<i32>().clone()) };
+    let offsets = wide.offsets().iter().map(|offset| i32::try_from(*offset)).collect::<Result<Vec<_>, _>>();
+    let offsets = offsets.map_err(|_| ArrowError::ComputeError("too many list elements in one batch".to_owned()))?;
+    ListArray::try_new(field.clone(), OffsetBuffer::new(offsets.into()), wide.values().clone(), wide.nulls().cloned())
+}
+
+/// Null where the struct around it is: whoever takes a field out of a struct does not look at the struct's nulls again.
+fn constant(value: &ScalarValue, rows: usize, around: Option<&NullBuffer>) -> arrow::error::Result<ArrayRef> {
     if value.is_null() {
         return Ok(new_null_array(&value.data_type(), rows));
     }
-    value.to_array_of_size(rows).map_err(|e| arrow::error::ArrowError::ComputeError(e.to_string()))
+    let failed = |e: DataFusionError| ArrowError::ComputeError(e.to_string());
+    match around.filter(|nulls| nulls.null_count() > 0) {
+        None => value.to_array_of_size(rows).map_err(failed),
+        Some(nulls) => {
+            let first = UInt32Array::new(vec![0; rows].into(), Some(nulls.clone()));
+            take(&value.to_array().map_err(failed)?, &first, None)
+        }
+    }
 }
 
 /// The schema of a file, with field ids from the table's name mapping where the file has none of its own.
@@ -217,6 +297,7 @@ fn identified(field: &FieldRef, mapping: &MappedField) -> FieldRef {
     let data_type = match field.data_type() {
         DataType::Struct(children) => DataType::Struct(children.iter().map(|f| named(f, mapping.fields())).collect()),
         DataType::List(element) => DataType::List(child("element", element)),
+        DataType::LargeList(element) => DataType::LargeList(child("element", element)),
         DataType::Map(entries, sorted) => match entries.data_type() {
             DataType::Struct(pair) if pair.len() == 2 => {
                 let pair = Fields::from(vec![child("key", &pair[0]), child("value", &pair[1])]);

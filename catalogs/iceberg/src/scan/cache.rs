@@ -107,13 +107,18 @@ impl MetadataCache {
     }
 
     /// The entries of a manifest, with sequence numbers inherited from the manifest list.
-    pub async fn manifest(&self, storage: &Storage, file: &ManifestFile) -> Result<Arc<Manifest>> {
+    pub async fn manifest(
+        &self,
+        storage: &Storage,
+        metadata: &TableMetadata,
+        file: &ManifestFile,
+    ) -> Result<Arc<Manifest>> {
         let location = file.manifest_path.as_str();
         if file.key_metadata.as_ref().is_some_and(|k| !k.is_empty()) {
             return Err(Error::unsupported("encrypted tables cannot be read").with_context("manifest", location));
         }
         let load = async {
-            let parsed = parse_manifest(storage, file).await?;
+            let parsed = parse_manifest(storage, metadata, file).await?;
             let manifest = parsed.map_err(|e| from_iceberg(e).with_context("manifest", location))?;
             Ok(Entry::Manifest(Arc::new(manifest)))
         };

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use iceberg::arrow::schema_to_arrow_schema;
 use iceberg::spec::{
-    DEFAULT_SCHEMA_NAME_MAPPING, NameMapping, NestedFieldRef, PartitionSpec, SchemaRef as IcebergSchemaRef, Snapshot,
-    TableMetadata, Transform, Type,
+    DEFAULT_SCHEMA_NAME_MAPPING, NameMapping, NestedFieldRef, PartitionSpec, PrimitiveType,
+    SchemaRef as IcebergSchemaRef, Snapshot, TableMetadata, Transform, Type,
 };
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use tidewater_catalogs::Result;
 
 use super::error::{corrupt, from_iceberg};
+use crate::schema::to_arrow;
 use crate::state::TableState;
 
 /// Top-level columns, in order; position in `arrow` and in `fields` is the same.
@@ -33,7 +33,7 @@ impl ScanSchema {
         let (iceberg, arrow) = match past {
             Some(snapshot) => {
                 let schema = snapshot.schema(metadata).map_err(from_iceberg)?;
-                let arrow = Arc::new(schema_to_arrow_schema(&schema).map_err(from_iceberg)?);
+                let arrow = Arc::new(to_arrow(&schema)?);
                 (schema, arrow)
             }
             None => {
@@ -41,7 +41,7 @@ impl ScanSchema {
                 let arrow = if ids_agree(&state.arrow_schema, schema.as_struct().fields()) {
                     state.arrow_schema.clone()
                 } else {
-                    Arc::new(schema_to_arrow_schema(&schema).map_err(from_iceberg)?)
+                    Arc::new(to_arrow(&schema)?)
                 };
                 (schema, arrow)
             }
@@ -64,6 +64,11 @@ impl ScanSchema {
 
     pub(super) fn data_type(&self, column: usize) -> &DataType {
         self.arrow.field(column).data_type()
+    }
+
+    /// Such a column shows texts. Of its values in files, bounds and buckets say nothing about those.
+    pub(super) fn is_uuid(&self, column: usize) -> bool {
+        matches!(self.field(column).field_type.as_ref(), Type::Primitive(PrimitiveType::Uuid))
     }
 
     pub(super) fn column_of(&self, field_id: i32) -> Option<usize> {
@@ -96,6 +101,9 @@ pub(super) fn spec_fields(schema: &ScanSchema, spec: &PartitionSpec) -> Vec<Spec
             return None;
         }
         let column = schema.column_of(field.source_id)?;
+        if schema.is_uuid(column) && field.transform != Transform::Identity {
+            return None;
+        }
         let result = field.transform.result_type(&schema.field(column).field_type).ok()?;
         Some(SpecField { position, column, transform: field.transform, result })
     };

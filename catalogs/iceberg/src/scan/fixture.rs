@@ -327,7 +327,7 @@ impl Fixture {
             metadata_location: format!("{}/metadata/1.json", self.metadata.location()),
             storage: self.storage(),
             cache: self.cache.clone(),
-            arrow_schema: self.arrow(),
+            arrow_schema: Arc::new(crate::schema::to_arrow(self.metadata.current_schema()).unwrap()),
         })
     }
 

@@ -6,6 +6,8 @@ use std::sync::{Arc, Weak};
 
 use arrow::row::{RowConverter, Rows, SortField};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::{FutureExt, TryFutureExt};
 use parking_lot::Mutex;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
@@ -115,11 +117,18 @@ impl KeyTable {
 /// files; its memory is the query's.
 pub(super) struct KeyTables {
     pool: Arc<dyn MemoryPool>,
-    tables: Mutex<HashMap<usize, Shared>>,
+    tables: Mutex<HashMap<usize, Entry>>,
 }
 
-/// Whoever comes first makes the table while the others wait.
-type Shared = Arc<tokio::sync::Mutex<Weak<KeyTable>>>;
+/// Whoever waits for a table drives its making: none of the readers may be polled for ever, as one of several inputs
+/// of an operator may not.
+type Making = BoxFuture<'static, std::result::Result<Arc<KeyTable>, Arc<Error>>>;
+
+#[derive(Default)]
+struct Entry {
+    made: Weak<KeyTable>,
+    making: Option<WeakShared<Making>>,
+}
 
 impl std::fmt::Debug for KeyTables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -134,26 +143,47 @@ impl KeyTables {
 
     pub(super) async fn get(
         &self,
-        plan: &EqualityPlan,
+        plan: &Arc<EqualityPlan>,
         group: usize,
-        readers: &Readers,
-        schema: &ScanSchema,
+        readers: &Arc<Readers>,
+        schema: &Arc<ScanSchema>,
     ) -> Result<Arc<KeyTable>> {
-        let shared = self.tables.lock().entry(group).or_default().clone();
-        let mut shared = shared.lock().await;
-        if let Some(table) = shared.upgrade() {
-            return Ok(table);
-        }
-        let memory = MemoryConsumer::new("equality deletes").register(&self.pool);
-        let columns = plan.columns_of(group);
-        let mut files = Vec::with_capacity(plan.groups[group].files.len());
-        for delete in &plan.groups[group].files {
-            let keys = readers.equality_keys(delete, &columns, schema, &memory).await?;
-            memory.try_grow(keys.size())?;
-            files.push((keys, delete.sequence_number));
-        }
-        let table = Arc::new(KeyTable::build(files, memory).await?);
-        *shared = Arc::downgrade(&table);
+        let making = {
+            let mut tables = self.tables.lock();
+            let entry = tables.entry(group).or_default();
+            if let Some(made) = entry.made.upgrade() {
+                return Ok(made);
+            }
+            match entry.making.as_ref().and_then(WeakShared::upgrade) {
+                Some(making) => making,
+                None => {
+                    let memory = MemoryConsumer::new("equality deletes").register(&self.pool);
+                    let made = make(plan.clone(), group, readers.clone(), schema.clone(), memory);
+                    let making: Shared<Making> = made.map_err(Arc::new).boxed().shared();
+                    entry.making = making.downgrade();
+                    making
+                }
+            }
+        };
+        let table = making.await.map_err(|e| e.duplicate())?;
+        self.tables.lock().entry(group).or_default().made = Arc::downgrade(&table);
         Ok(table)
     }
+}
+
+async fn make(
+    plan: Arc<EqualityPlan>,
+    group: usize,
+    readers: Arc<Readers>,
+    schema: Arc<ScanSchema>,
+    memory: MemoryReservation,
+) -> Result<Arc<KeyTable>> {
+    let columns = plan.columns_of(group);
+    let mut files = Vec::with_capacity(plan.groups[group].files.len());
+    for delete in &plan.groups[group].files {
+        let keys = readers.equality_keys(delete, &columns, &schema, &memory).await?;
+        memory.try_grow(keys.size())?;
+        files.push((keys, delete.sequence_number));
+    }
+    Ok(Arc::new(KeyTable::build(files, memory).await?))
 }

@@ -91,11 +91,12 @@ fn load(
     manifests: Vec<(ManifestFile, Arc<[SpecField]>)>,
 ) -> impl futures::Stream<Item = Result<Loaded>> + use<> {
     let (cache, io): (Arc<MetadataCache>, _) = (state.cache.clone(), state.storage.clone());
+    let metadata = state.metadata.clone();
     let one = move |(file, spec): (ManifestFile, Arc<[SpecField]>)| {
-        let (cache, io) = (cache.clone(), io.clone());
+        let (cache, io, metadata) = (cache.clone(), io.clone(), metadata.clone());
         async move {
             let task = SpawnedTask::spawn(async move {
-                let manifest = cache.manifest(&io, &file).await;
+                let manifest = cache.manifest(&io, &metadata, &file).await;
                 (file, manifest)
             });
             let (file, manifest) =

@@ -33,7 +33,10 @@ pub(super) fn column_range(schema: &ScanSchema, spec: &[SpecField], file: &DataF
     }
     let id = schema.field(column).id;
     range.nulls = file.null_value_counts().get(&id).copied();
-    if bounds_are_ordered(to) && (!to.is_floating() || file.nan_value_counts().get(&id) == Some(&0)) {
+    if bounds_are_ordered(to)
+        && !schema.is_uuid(column)
+        && (!to.is_floating() || file.nan_value_counts().get(&id) == Some(&0))
+    {
         let read = |datum: Option<&Datum>| datum.and_then(|d| scalar(d.literal(), to));
         range.min = read(file.lower_bounds().get(&id)).and_then(lower_bound);
         range.max = read(file.upper_bounds().get(&id)).and_then(upper_bound);
@@ -176,7 +179,7 @@ impl Manifests<'_> {
         let (manifest, spec) = &self.manifests[index];
         let to = self.schema.data_type(column);
         // A summary does not tell which rows are NaN, only that some partition is.
-        if to.is_floating() || !bounds_are_ordered(to) {
+        if to.is_floating() || !bounds_are_ordered(to) || self.schema.is_uuid(column) {
             return range;
         }
         let Some(summaries) = &manifest.partitions else { return range };

@@ -15,11 +15,20 @@ pub(super) fn of_file(columns: usize, ranges: &[(usize, ColumnRange)], rows: u64
         let exact = |v: &Option<ScalarValue>| v.clone().map_or(Precision::Absent, Precision::Exact);
         column_statistics[*column].min_value = exact(&range.min);
         column_statistics[*column].max_value = exact(&range.max);
+        leave_out_full_range(&mut column_statistics[*column]);
         column_statistics[*column].null_count = count(range.nulls);
     }
     let num_rows = count(Some(rows));
     let total_byte_size = usize::try_from(size_bytes).map_or(Precision::Absent, Precision::Inexact);
     Arc::new(Statistics { num_rows, total_byte_size, column_statistics })
+}
+
+/// DataFusion 53.1 counts the values of an interval in 64 bits, which those of all of `bigint` overflow.
+fn leave_out_full_range(column: &mut ColumnStatistics) {
+    let is = |bound: &Precision<ScalarValue>, value: i64| bound.get_value() == Some(&ScalarValue::Int64(Some(value)));
+    if is(&column.min_value, i64::MIN) && is(&column.max_value, i64::MAX) {
+        column.max_value = Precision::Absent;
+    }
 }
 
 fn count(value: Option<u64>) -> Precision<usize> {
@@ -110,6 +119,7 @@ impl Totals {
             column_statistics[column].null_count = count(total.nulls);
             column_statistics[column].min_value = total.min.into_precision();
             column_statistics[column].max_value = total.max.into_precision();
+            leave_out_full_range(&mut column_statistics[column]);
         }
         let total_byte_size = usize::try_from(self.size_bytes).map_or(Precision::Absent, Precision::Inexact);
         let statistics = Statistics { num_rows: count(Some(self.rows)), total_byte_size, column_statistics };

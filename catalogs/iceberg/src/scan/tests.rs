@@ -22,6 +22,8 @@ use super::fixture::{Fixture, identity, partition, rows, spec};
 use super::provider;
 
 mod equality;
+mod evolution;
+mod values;
 
 /// A small generator, so that a failing seed can be named.
 mod rand_like {

@@ -37,6 +37,7 @@ pub(super) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<Scalar
         (P::UInt128(v), DataType::FixedSizeBinary(16)) => {
             ScalarValue::FixedSizeBinary(16, Some(v.to_be_bytes().to_vec()))
         }
+        (P::UInt128(v), DataType::Utf8) => ScalarValue::Utf8(Some(uuid::Uuid::from_u128(*v).hyphenated().to_string())),
         _ => return None,
     })
 }

@@ -1,0 +1,99 @@
+//! Default values of columns that the `iceberg` crate leaves out.
+
+use iceberg::spec::{FormatVersion, TableMetadata};
+use serde::Deserialize;
+use serde_json::Value;
+use tidewater_catalogs::{Error, Result};
+
+const KEY: &str = "initial-default";
+
+/// The crate drops a default that it cannot read, and rows would show null instead. `json` is what `metadata` was read
+/// from, alone or as `metadata` of an object.
+pub(crate) fn check(json: &[u8], metadata: &TableMetadata) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Schemas {
+        #[serde(default)]
+        schemas: Vec<Value>,
+        metadata: Option<Box<Schemas>>,
+    }
+    if metadata.format_version() < FormatVersion::V3 || !json.windows(KEY.len()).any(|w| w == KEY.as_bytes()) {
+        return Ok(());
+    }
+    let Ok(outer) = serde_json::from_slice::<Schemas>(json) else { return Ok(()) };
+    let schemas = outer.metadata.map_or(outer.schemas, |inner| inner.schemas);
+    for json in &schemas {
+        let id = json.get("schema-id").and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok());
+        let Some(schema) = metadata.schema_by_id(id.unwrap_or(0)) else { continue };
+        let mut fields = Vec::new();
+        with_default(json, &mut fields);
+        for (id, name) in fields {
+            let known = i32::try_from(id).ok().and_then(|id| schema.field_by_id(id));
+            if known.is_some_and(|field| field.initial_default.is_none()) {
+                return Err(Error::unsupported("default value of a column cannot be read").with_context("column", name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ids and names of all fields, nested ones too, that have a default.
+fn with_default<'a>(json: &'a Value, out: &mut Vec<(i64, &'a str)>) {
+    match json {
+        Value::Object(object) => {
+            if let (Some(id), Some(default)) = (object.get("id").and_then(Value::as_i64), object.get(KEY))
+                && !default.is_null()
+            {
+                out.push((id, object.get("name").and_then(Value::as_str).unwrap_or_default()));
+            }
+            // What a default looks like inside is no schema.
+            object
+                .iter()
+                .filter(|(key, _)| *key != KEY && *key != "write-default")
+                .for_each(|(_, v)| with_default(v, out));
+        }
+        Value::Array(all) => all.iter().for_each(|v| with_default(v, out)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::collections::HashMap;
+
+    use iceberg::spec::{
+        Literal, NestedField, PrimitiveType, Schema, SortOrder, StructType, TableMetadataBuilder, Type,
+        UnboundPartitionSpec,
+    };
+    use tidewater_catalogs::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_default_is_read_or_refused() {
+        let leaf = NestedField::optional(3, "at", Type::Primitive(PrimitiveType::TimestampNs))
+            .with_initial_default(Literal::long(0));
+        let long =
+            NestedField::optional(1, "n", Type::Primitive(PrimitiveType::Long)).with_initial_default(Literal::long(7));
+        let outer = NestedField::optional(2, "s", Type::Struct(StructType::new(vec![leaf.into()])));
+        let schema = Schema::builder().with_fields(vec![long.into(), outer.into()]).build().unwrap();
+        let spec = UnboundPartitionSpec::default();
+        let order = SortOrder::unsorted_order();
+        let location = "file:///t".to_owned();
+        let built = TableMetadataBuilder::new(schema, spec, order, location, FormatVersion::V3, HashMap::new());
+        let metadata = built.unwrap().build().unwrap().metadata;
+        let mut json = serde_json::to_string(&metadata).unwrap();
+        let parsed = |json: &str| serde_json::from_str::<TableMetadata>(json).unwrap();
+        // The crate writes what it does not read.
+        assert!(check(json.as_bytes(), &parsed(&json)).is_err_and(|e| e.kind() == ErrorKind::Unsupported));
+        json = json.replace("timestamp_ns", "date");
+        assert!(check(json.as_bytes(), &parsed(&json)).is_err());
+        let start = json.find("1970-01-01T").unwrap();
+        let end = start + json[start..].find('"').unwrap();
+        json.replace_range(start..end, "1970-01-01");
+        check(json.as_bytes(), &parsed(&json)).unwrap();
+        check(format!("{{\"metadata\":{json}}}").as_bytes(), &parsed(&json)).unwrap();
+        let wrong = json.replace("1970-01-01", "never");
+        assert!(check(format!("{{\"metadata\":{wrong}}}").as_bytes(), &parsed(&wrong)).is_err());
+    }
+}
