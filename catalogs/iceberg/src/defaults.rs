@@ -1,4 +1,4 @@
-//! Default values of columns that the `iceberg` crate leaves out.
+//! What the `iceberg` crate does not read in a table's metadata: some default values, and types of version 3.
 
 use iceberg::spec::{FormatVersion, TableMetadata};
 use serde::Deserialize;
@@ -7,21 +7,48 @@ use tidewater_catalogs::{Error, Result};
 
 const KEY: &str = "initial-default";
 
+/// The schemas in a table's metadata, which may be alone or the `metadata` of an object.
+#[derive(Deserialize)]
+struct Schemas {
+    #[serde(default)]
+    schemas: Vec<Value>,
+    metadata: Option<Box<Schemas>>,
+}
+
+impl Schemas {
+    fn of(json: &[u8]) -> Option<Vec<Value>> {
+        let outer: Schemas = serde_json::from_slice(json).ok()?;
+        Some(outer.metadata.map_or(outer.schemas, |inner| inner.schemas))
+    }
+}
+
+/// Why metadata could not be read, where that is a column's type.
+pub(crate) fn unknown_type(json: &[u8]) -> Option<Error> {
+    fn find(json: &Value) -> Option<&str> {
+        const UNKNOWN: [&str; 4] = ["variant", "geometry", "geography", "unknown"];
+        match json {
+            Value::Object(object) => object.iter().find_map(|(key, value)| match value.as_str() {
+                Some(name) if matches!(key.as_str(), "type" | "element" | "key" | "value") => {
+                    UNKNOWN.iter().any(|unknown| name.starts_with(unknown)).then_some(name)
+                }
+                _ => find(value),
+            }),
+            Value::Array(all) => all.iter().find_map(find),
+            _ => None,
+        }
+    }
+    let schemas = Schemas::of(json)?;
+    let found = schemas.iter().find_map(find)?;
+    Some(Error::unsupported("table has a column of a type that cannot be read").with_context("type", found))
+}
+
 /// The crate drops a default that it cannot read, and rows would show null instead. `json` is what `metadata` was read
 /// from, alone or as `metadata` of an object.
 pub(crate) fn check(json: &[u8], metadata: &TableMetadata) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Schemas {
-        #[serde(default)]
-        schemas: Vec<Value>,
-        metadata: Option<Box<Schemas>>,
-    }
     if metadata.format_version() < FormatVersion::V3 || !json.windows(KEY.len()).any(|w| w == KEY.as_bytes()) {
         return Ok(());
     }
-    let Ok(outer) = serde_json::from_slice::<Schemas>(json) else { return Ok(()) };
-    let schemas = outer.metadata.map_or(outer.schemas, |inner| inner.schemas);
-    for json in &schemas {
+    for json in &Schemas::of(json).unwrap_or_default() {
         let id = json.get("schema-id").and_then(Value::as_i64).and_then(|id| i32::try_from(id).ok());
         let Some(schema) = metadata.schema_by_id(id.unwrap_or(0)) else { continue };
         let mut fields = Vec::new();
@@ -68,6 +95,23 @@ mod tests {
     use tidewater_catalogs::ErrorKind;
 
     use super::*;
+
+    #[test]
+    fn unknown_types_are_told() {
+        let schemas = |data_type: &str| {
+            format!(
+                r#"{{"metadata":{{"schemas":[{{"type":"struct","fields":[{{"id":1,"name":"unknown","type":{data_type}}}]}}]}}}}"#
+            )
+        };
+        for known in [r#""long""#, r#"{"type":"list","element-id":2,"element":"string"}"#] {
+            assert!(unknown_type(schemas(known).as_bytes()).is_none(), "{known}");
+        }
+        for unknown in [r#""variant""#, r#"{"type":"list","element-id":2,"element":"geometry(srid:3857)"}"#] {
+            let error = unknown_type(schemas(unknown).as_bytes());
+            assert_eq!(error.map(|e| e.kind()), Some(ErrorKind::Unsupported), "{unknown}");
+        }
+        assert!(unknown_type(b"no json").is_none());
+    }
 
     #[test]
     fn a_default_is_read_or_refused() {

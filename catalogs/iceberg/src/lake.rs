@@ -499,10 +499,11 @@ async fn parse_metadata(content: bytes::Bytes, location: &str) -> Result<TableMe
     }
     let at = location.to_owned();
     let parsed = tokio::task::spawn_blocking(move || {
-        let corrupt = |e| {
-            Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", at).with_source(e)
-        };
-        let metadata = serde_json::from_slice::<TableMetadata>(&content).map_err(corrupt)?;
+        let metadata = serde_json::from_slice::<TableMetadata>(&content).map_err(|e| {
+            crate::defaults::unknown_type(&content).unwrap_or_else(|| {
+                Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", at).with_source(e)
+            })
+        })?;
         crate::defaults::check(&content, &metadata).map(|()| metadata)
     });
     error::joined(parsed.await)

@@ -278,6 +278,9 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn sql_statement(&mut self) -> Parsed<ast::Statement> {
-        self.with(Parser::parse_statement)
+        let statement = self.with(Parser::parse_statement)?;
+        // What COPY was handed, and did not need.
+        self.eat_token(&Token::SemiColon);
+        Ok(statement)
     }
 }

@@ -142,7 +142,8 @@ impl RestCatalog {
     async fn loaded(&self, what: &str, answer: Answer) -> Result<Loaded> {
         let asked = what.to_string();
         let parsed = tokio::task::spawn_blocking(move || {
-            let parsed: TableAnswer = parse(&asked, &answer)?;
+            let parsed: TableAnswer =
+                parse(&asked, &answer).map_err(|e| crate::defaults::unknown_type(&answer.body).unwrap_or(e))?;
             crate::defaults::check(&answer.body, &parsed.metadata).map(|()| parsed)
         });
         let answer = crate::error::joined(parsed.await)?;
