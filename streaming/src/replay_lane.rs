@@ -4,13 +4,15 @@
 //! with all that the lane has put into the open trigger, and a row that was seen must not go away.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arrow::array::{Array, Int32Array, Int64Array, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::record_batch::RecordBatch;
-use tidewater_catalogs::{Error, ErrorKind, Result};
+use futures::FutureExt;
+use tidewater_catalogs::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use uuid::Uuid;
@@ -37,6 +39,8 @@ pub(crate) struct ReplayLane {
     /// A request came to its end since the last cut. The next one waits for the cut, so that all that is in the open
     /// trigger belongs to one request.
     ended: bool,
+    /// A letter made the query panic; what its copy does from then on nobody knows.
+    broken: bool,
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -104,6 +108,7 @@ impl ReplayLane {
             reading: None,
             writer: None,
             ended: false,
+            broken: false,
             failures: 0,
             retry_at: None,
         }
@@ -156,6 +161,10 @@ impl ReplayLane {
 
     async fn begin(&mut self) -> Result<(), Stop> {
         let Some(replay) = self.queue.front() else { return Ok(()) };
+        if self.broken {
+            let why = "the query met a bug in an earlier replay, and the flow has not started again since".to_owned();
+            return Err(Stop::Request(ReplayEnd::Failed(why)));
+        }
         // Cuts wait while this does.
         let opened = timeout(self.setup.env.settings.load_timeout, replay.letters.open()).await;
         let reader = opened
@@ -186,7 +195,10 @@ impl ReplayLane {
 
     async fn take(&mut self, letters: Letters) -> Result<(), Stop> {
         let Some(mut reading) = self.reading.take() else { return Ok(()) };
-        let step = self.step(reading.last, &letters).await?;
+        let step = AssertUnwindSafe(self.step(reading.last, &letters)).catch_unwind().await.unwrap_or_else(|_| {
+            self.broken = true;
+            Err(Stop::Request(ReplayEnd::Failed("the query met a bug".to_owned())))
+        })?;
         if self.too_many(&step.letters) {
             self.reading = Some(reading);
             return Err(Stop::Request(ReplayEnd::TooScattered));
@@ -385,12 +397,9 @@ fn of_letters(e: Error) -> Stop {
 }
 
 /// A letter that the query or the table cannot take ends its request: in the topic such a record stops the flow, but
-/// nobody can step over a request that stops it at every start.
+/// nobody can step over a request that stops it at every start. Only what waiting may mend starts the flow again.
 fn of_record(e: Error) -> Stop {
-    match e.kind() {
-        ErrorKind::InvalidInput | ErrorKind::DataCorrupt => Stop::Request(ReplayEnd::Failed(told(&e))),
-        _ => Stop::Flow(e),
-    }
+    if e.is_retryable() { Stop::Flow(e) } else { Stop::Request(ReplayEnd::Failed(told(&e))) }
 }
 
 fn told(e: &Error) -> String {

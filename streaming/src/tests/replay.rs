@@ -111,6 +111,34 @@ async fn a_letter_that_the_query_cannot_take_ends_the_request_alone() {
     supervisor.shutdown(Duration::from_secs(10)).await;
 }
 
+/// Nor may a bug that only one letter meets.
+#[tokio::test]
+async fn a_letter_that_meets_a_bug_ends_the_request_alone() {
+    let (world, supervisor) = mended(&RECORDS, quiet_env()).await;
+    let query = Arc::new(PassThrough::default());
+    query.panic_once.store(true, Ordering::SeqCst);
+    *world.query.lock() = Arc::clone(&query);
+    let failed = replay(&world, &supervisor, Wanted::All).await;
+    assert_eq!(failed.ended, Some(ReplayEnd::Failed("the query met a bug".to_owned())));
+    assert!(!query.panic_once.load(Ordering::SeqCst));
+    assert_eq!(supervisor.status(world.id).unwrap().restarts, 0);
+    assert_eq!(told(&replay(&world, &supervisor, Wanted::All).await), (5, 5, 1, Some(ReplayEnd::Complete)));
+    supervisor.shutdown(Duration::from_secs(10)).await;
+}
+
+/// A store that does not answer is waited for.
+#[tokio::test]
+async fn letters_that_cannot_be_read_now_are_read_later() {
+    let (world, supervisor) = mended(&RECORDS, quiet_env()).await;
+    let id = world.ask(Wanted::All);
+    world.letters.unreachable.store(3, Ordering::SeqCst);
+    supervisor.restart(world.definition()).await.unwrap();
+    until("the end of a replay", || supervisor.replay(world.id, id).is_some_and(|p| p.ended.is_some())).await;
+    assert_eq!(told(&supervisor.replay(world.id, id).unwrap()), (5, 5, 1, Some(ReplayEnd::Complete)));
+    assert_eq!(world.letters.unreachable.load(Ordering::SeqCst), 0);
+    supervisor.shutdown(Duration::from_secs(10)).await;
+}
+
 #[tokio::test]
 async fn scattered_letters_end_at_the_limit() {
     let mut records = Vec::new();
