@@ -140,7 +140,8 @@ fn serve(mut config: Config, demo: Option<DemoOptions>) -> Result<()> {
 }
 
 fn init_logs(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_new(&config.log)
+    // A store that is away would fill the log with one line for each attempt of each request.
+    let filter = EnvFilter::try_new(format!("object_store::client::retry=warn,{}", config.log))
         .with_context(|| format!("invalid value for setting \"log\": \"{}\"", config.log))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match config.log_format {

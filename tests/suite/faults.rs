@@ -295,7 +295,7 @@ fn store_week(dir: &Path) -> Result<()> {
         let writer = move |client: Client| -> Result<usize> {
             let mut inserted = 0;
             while !stop.load(std::sync::atomic::Ordering::SeqCst) {
-                client.run("INSERT INTO team.shop.shared (p, n) VALUES (-1, 0)")?;
+                client.run("INSERT INTO team.shop.shared (p, n, aborted) VALUES (-1, 0, false)")?;
                 inserted += 1;
             }
             Ok(inserted)
