@@ -93,7 +93,8 @@ mod tests {
             ("Basic", None),
         ] {
             let mut metadata = MetadataMap::new();
-            metadata.insert("authorization", header.parse().unwrap());
+            let Ok(value) = header.parse() else { panic!("{header}") };
+            metadata.insert("authorization", value);
             let found = match Credentials::of(&metadata) {
                 Ok(Credentials::Basic { user, password }) => Some((user, password)),
                 _ => None,

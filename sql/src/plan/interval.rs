@@ -60,7 +60,8 @@ struct Sum {
 impl Sum {
     fn add(&mut self, count: &str, unit: &str) -> Option<()> {
         let unit = unit.to_ascii_lowercase();
-        let unit = unit.strip_suffix('s').filter(|u| !u.is_empty()).unwrap_or(&unit);
+        let singular = unit.strip_suffix('s').filter(|u| !u.is_empty() && !matches!(unit.as_str(), "ms" | "us"));
+        let unit = singular.unwrap_or(&unit);
         if matches!(unit, "second" | "sec" | "s") {
             self.nanoseconds = self.nanoseconds.checked_add(seconds_nanoseconds(count)?)?;
             return Some(());
@@ -182,6 +183,8 @@ mod tests {
         assert_eq!(parts("@ 1 minute ago"), Some((0, 0, -60_000)));
         assert_eq!(parts("P1Y2M3W4DT2H3M4S"), Some((14, 25, clock)));
         assert_eq!(parts("5days 1.5s"), Some((0, 5, 1500)));
+        assert_eq!(parts("2 ms"), Some((0, 0, 2)));
+        assert_eq!(parts("3000 us"), Some((0, 0, 3)));
         for bad in ["", "ago", "1", "P", "PT", "P1H", "1.5 days", "x days", "1 fortnight", "99999999999 years"] {
             assert_eq!(parts(bad), None, "{bad}");
         }

@@ -7,6 +7,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -87,8 +88,13 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 let items = array(text, item.data_type())?;
                 Transformed::yes(lit(ScalarValue::List(ScalarValue::new_list_nullable(&items, item.data_type()))))
             }
+            (inner, DataType::Utf8 | DataType::Utf8View) if is_nested(inner, schema) => {
+                let error = SqlError::unsupported("casts of arrays and rows to text are not supported yet");
+                return Err(error.with_hint("Use array_to_string(array, ','), or cast the elements.").into());
+            }
             _ => Transformed::no(Expr::Cast(cast)),
         },
+        Expr::ScalarFunction(f) if let Some(refusal) = differs(&f, schema) => return Err(refusal.into()),
         Expr::ScalarFunction(f) if f.name() == quantified::NAME => match quantified::resolve(&f, schema)? {
             // What was written out is a comparison with literals of its own.
             Some(Expr::InList(list)) => Transformed::yes(typed(Expr::InList(list), schema)?.data),
@@ -105,6 +111,31 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+fn is_nested(expr: &Expr, schema: &DFSchemaRef) -> bool {
+    expr.get_type(schema.as_ref()).is_ok_and(|t| t.is_nested())
+}
+
+/// Calls that the engine answers otherwise than PostgreSQL for some types.
+fn differs(f: &ScalarFunction, schema: &DFSchemaRef) -> Option<SqlError> {
+    let of = |i: usize| f.args.get(i).and_then(|e| e.get_type(schema.as_ref()).ok());
+    match f.name() {
+        "character_length" | "length" if matches!(of(0), Some(DataType::Binary | DataType::BinaryView)) => Some(
+            SqlError::unsupported("length() of bytea is not supported yet")
+                .with_hint("Write length(encode(value, 'hex')) / 2."),
+        ),
+        "date_part" if matches!(of(1), Some(DataType::Interval(_))) => {
+            let Some(Expr::Literal(part, _)) = f.args.first() else { return None };
+            let fraction = part.try_as_str().flatten().is_some_and(|p| p.to_lowercase().contains("second"));
+            fraction.then(|| {
+                SqlError::unsupported("seconds of an interval are not supported yet")
+                    .with_detail("Their fraction would be lost.")
+                    .with_hint("Use extract(epoch FROM …).")
+            })
+        }
+        _ => None,
+    }
 }
 
 /// Functions that bring their arguments to one type.

@@ -37,6 +37,15 @@ impl ExprPlanner for PostgresOperators {
             Op::Divide if numeric::divides(&left, &right) => {
                 Ok(PlannerResult::Planned(numeric::divide(raw.left, raw.right)))
             }
+            // A time of day goes round at midnight; the engine would count on.
+            Op::Plus | Op::Minus
+                if matches!((&left, &right), (DataType::Time64(_), DataType::Interval(_)))
+                    || matches!((&left, &right), (DataType::Interval(_), DataType::Time64(_))) =>
+            {
+                let error = crate::SqlError::unsupported("time of day with an interval added is not supported yet")
+                    .with_hint("Add the interval to a timestamp, and cast the sum to time.");
+                Err(error.into())
+            }
             Op::Minus if left == DataType::Date32 && right == DataType::Date32 => {
                 let days = BinaryExpr::new(Box::new(raw.left), Operator::Minus, Box::new(raw.right));
                 Ok(PlannerResult::Planned(cast(Expr::BinaryExpr(days), DataType::Int32)))

@@ -10,7 +10,10 @@ use sqlparser::ast::{
     VisitorMut,
 };
 
-use super::words::{AS_IS, like_any, plain_interval, quantified, renamed};
+use super::words::{
+    AS_IS, dot_is_any, like_any, minus_interval, plain_interval, quantified, renamed, row_is_null, rows_equal, seconds,
+    sign_before_power, without_zone,
+};
 use crate::dialect::{ParsedStatement, fold, stream_marker};
 use crate::error::Result;
 use crate::{SqlError, SqlState};
@@ -123,6 +126,7 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
                 return Err(SqlError::unsupported("this clause of SELECT is not supported"));
             }
             distinct_names(&select.from)?;
+            select.from.iter().try_for_each(shared_columns)?;
             super::lateral::nest(select)?;
             for item in &mut select.projection {
                 name_before(item);
@@ -132,7 +136,14 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             }
             Ok(())
         }
-        SetExpr::SetOperation { left, right, .. } => {
+        SetExpr::SetOperation { left, right, op, set_quantifier } => {
+            // The engine would keep or drop all rows that are alike, whatever their number on the other side.
+            if matches!(op, ast::SetOperator::Except | ast::SetOperator::Intersect | ast::SetOperator::Minus)
+                && matches!(set_quantifier, ast::SetQuantifier::All | ast::SetQuantifier::AllByName)
+            {
+                return Err(SqlError::unsupported(format!("{op} ALL is not supported"))
+                    .with_hint(format!("Write {op}, or number the rows that are alike with row_number().")));
+            }
             body_forms(left)?;
             body_forms(right)
         }
@@ -330,6 +341,67 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 }
             }
         }
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => {
+            if let Expr::Interval(interval) = inner.as_mut()
+                && let Expr::Value(v) = interval.value.as_mut()
+                && let Value::SingleQuotedString(text) = &mut v.value
+                && let Some(minus) = minus_interval(text)
+            {
+                *text = minus;
+                *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+            } else if matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::PGExp, .. }) {
+                let power = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+                *expr = sign_before_power(power);
+            }
+        }
+        Expr::Extract { field, expr: of, .. } => {
+            if let Some(product) = seconds(&field.to_string().to_lowercase(), of.as_ref().clone()) {
+                *expr = product;
+            }
+        }
+        Expr::BinaryOp { left, op: op @ (BinaryOperator::Eq | BinaryOperator::NotEq), right } => {
+            if let Some(tests) = rows_equal(left, right, *op == BinaryOperator::Eq) {
+                *expr = tests;
+            }
+        }
+        Expr::BinaryOp {
+            op:
+                BinaryOperator::PGRegexMatch
+                | BinaryOperator::PGRegexIMatch
+                | BinaryOperator::PGRegexNotMatch
+                | BinaryOperator::PGRegexNotIMatch,
+            right,
+            ..
+        } => dot_is_any(right),
+        Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } if is_json(left) || is_json(right) => {
+            return Err(SqlError::unsupported("|| of json values is not supported")
+                .with_detail("json is text here, and texts would be joined."));
+        }
+        Expr::IsNull(of) | Expr::IsNotNull(of) if row_is_null(of, true).is_some() => {
+            let null = row_is_null(of, true);
+            let not_null = row_is_null(of, false);
+            let tests = if matches!(expr, Expr::IsNull(_)) { null } else { not_null };
+            if let Some(tests) = tests {
+                *expr = tests;
+            }
+        }
+        Expr::TypedString(typed) if is_wall_clock(&typed.data_type) => {
+            if let Value::SingleQuotedString(text) = &mut typed.value.value
+                && let Some(plain) = without_zone(text)
+            {
+                *text = plain;
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
+            if is_wall_clock(data_type) =>
+        {
+            if let Expr::Value(v) = inner.as_mut()
+                && let Value::SingleQuotedString(text) = &mut v.value
+                && let Some(plain) = without_zone(text)
+            {
+                *text = plain;
+            }
+        }
         Expr::Interval(interval) if interval.leading_field.is_none() && interval.last_field.is_none() => {
             if let Expr::Value(v) = interval.value.as_mut()
                 && let Value::SingleQuotedString(text) = &mut v.value
@@ -406,6 +478,10 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             {
                 function.name.0.remove(0);
             }
+            if function.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| fold(i) == "ntile") {
+                return Err(SqlError::unsupported("ntile() is not supported yet")
+                    .with_hint("Use row_number() and count(*) OVER () to number the buckets."));
+            }
             if let Some(other) = renamed(function) {
                 *expr = other;
             }
@@ -413,6 +489,21 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+fn is_json(expr: &Expr) -> bool {
+    let json = |t: &DataType| matches!(t, DataType::JSON | DataType::JSONB);
+    match expr {
+        Expr::Cast { data_type, .. } => json(data_type),
+        Expr::TypedString(typed) => json(&typed.data_type),
+        Expr::Nested(inner) => is_json(inner),
+        _ => false,
+    }
+}
+
+fn is_wall_clock(data_type: &DataType) -> bool {
+    use ast::TimezoneInfo as Z;
+    matches!(data_type, DataType::Timestamp(_, Z::None | Z::WithoutTimeZone))
 }
 
 fn is_float(data_type: &DataType) -> bool {
@@ -550,12 +641,19 @@ fn name_before(item: &mut SelectItem) {
                 Expr::Exists { .. } | Expr::AnyOp { .. } | Expr::AllOp { .. } => true,
                 Expr::Cast { data_type, .. } => length_of(data_type).is_some(),
                 Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::PGExp),
-                Expr::Function(f) => f
-                    .name
-                    .0
-                    .last()
-                    .and_then(|p| p.as_ident())
-                    .is_some_and(|name| matches!(fold(name).as_str(), "mod" | "gen_random_uuid" | "to_timestamp")),
+                Expr::Extract { .. } => true,
+                Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|name| {
+                    matches!(
+                        fold(name).as_str(),
+                        "mod"
+                            | "gen_random_uuid"
+                            | "to_timestamp"
+                            | "array_remove"
+                            | "array_replace"
+                            | "array_length"
+                            | "date_part"
+                    )
+                }),
                 _ => false,
             };
             if self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -568,6 +666,31 @@ fn name_before(item: &mut SelectItem) {
         let alias = Ident::with_quote('"', super::naming::output_name(expr));
         let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));
         *item = SelectItem::ExprWithAlias { expr, alias };
+    }
+}
+
+/// The engine takes a column of USING from the left side, which has none where only the right side has the row.
+fn shared_columns(table: &TableWithJoins) -> Result<()> {
+    use ast::{JoinConstraint as C, JoinOperator as J};
+    for join in &table.joins {
+        if let TableFactor::NestedJoin { table_with_joins, .. } = &join.relation {
+            shared_columns(table_with_joins)?;
+        }
+        let (kind, constraint, hint) = match &join.join_operator {
+            J::Right(c) | J::RightOuter(c) => {
+                ("RIGHT", c, "Write it as a LEFT JOIN with the tables the other way round, or with ON.")
+            }
+            J::FullOuter(c) => ("FULL", c, "Write ON a.id = b.id, and coalesce(a.id, b.id) for the column."),
+            _ => continue,
+        };
+        if matches!(constraint, C::Using(_) | C::Natural) {
+            return Err(SqlError::unsupported(format!("{kind} JOIN with USING or NATURAL is not supported yet"))
+                .with_hint(hint));
+        }
+    }
+    match &table.relation {
+        TableFactor::NestedJoin { table_with_joins, .. } => shared_columns(table_with_joins),
+        _ => Ok(()),
     }
 }
 

@@ -92,6 +92,113 @@ pub(super) fn plain_interval(text: &str) -> Option<String> {
     Some(format!("{} months {} days {sign}{}.{nanos:09} seconds", i.months, i.days, seconds.unsigned_abs()))
 }
 
+/// `- INTERVAL '1 day 1 hour'`: the engine would turn the sign of the first field alone.
+pub(super) fn minus_interval(text: &str) -> Option<String> {
+    let i = super::interval::interval(text)?;
+    let seconds = i128::from(i.nanoseconds).checked_neg()?;
+    let sign = if seconds < 0 { "-" } else { "" };
+    let (whole, nanos) = (seconds.abs() / 1_000_000_000, seconds.abs() % 1_000_000_000);
+    let (months, days) = (i64::from(i.months), i64::from(i.days));
+    Some(format!("{} months {} days {sign}{whole}.{nanos:09} seconds", -months, -days))
+}
+
+/// `-a ^ b` is `(-a) ^ b`: the sign binds closer than the power.
+pub(super) fn sign_before_power(power: Expr) -> Expr {
+    match power {
+        Expr::BinaryOp { left, op: BinaryOperator::PGExp, right } => {
+            Expr::BinaryOp { left: Box::new(sign_before_power(*left)), op: BinaryOperator::PGExp, right }
+        }
+        base => Expr::Nested(Box::new(Expr::UnaryOp { op: ast::UnaryOperator::Minus, expr: Box::new(base) })),
+    }
+}
+
+/// Rows compare element by element, and a NULL among them makes the answer unknown.
+pub(super) fn rows_equal(left: &Expr, right: &Expr, equal: bool) -> Option<Expr> {
+    let (left, right) = (row(left)?, row(right)?);
+    if left.len() != right.len() {
+        return None;
+    }
+    let pairs = left.into_iter().zip(right).map(|(l, r)| {
+        let (l, r) = (Box::new(Expr::Nested(Box::new(l))), Box::new(Expr::Nested(Box::new(r))));
+        Expr::BinaryOp { left: l, op: BinaryOperator::Eq, right: r }
+    });
+    let all = Expr::Nested(Box::new(conjunction(pairs)?));
+    Some(if equal { all } else { Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(all) } })
+}
+
+/// A row is NULL where all of its elements are, and NOT NULL where none is.
+pub(super) fn row_is_null(of: &Expr, null: bool) -> Option<Expr> {
+    let tests = row(of)?.into_iter().map(|e| {
+        let e = Box::new(Expr::Nested(Box::new(e)));
+        if null { Expr::IsNull(e) } else { Expr::IsNotNull(e) }
+    });
+    Some(Expr::Nested(Box::new(conjunction(tests)?)))
+}
+
+fn conjunction(tests: impl Iterator<Item = Expr>) -> Option<Expr> {
+    tests.reduce(|l, r| Expr::BinaryOp { left: Box::new(l), op: BinaryOperator::And, right: Box::new(r) })
+}
+
+/// Elements of `(a, b)` and `ROW(a, b)`.
+fn row(expr: &Expr) -> Option<Vec<Expr>> {
+    match expr {
+        Expr::Tuple(elements) => Some(elements.clone()),
+        Expr::Function(f) if f.name.0.len() == 1 && f.name.0[0].as_ident().is_some_and(|i| fold(i) == "row") => {
+            let FunctionArguments::List(list) = &f.args else { return None };
+            let elements = list.args.iter().map(|a| match a {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
+                _ => None,
+            });
+            elements.collect()
+        }
+        _ => None,
+    }
+}
+
+/// `extract(second FROM x)` with the fraction that belongs to it.
+pub(super) fn seconds(part: &str, of: Expr) -> Option<Expr> {
+    let factor = match part {
+        "second" | "seconds" => "0.000001",
+        "millisecond" | "milliseconds" => "0.001",
+        _ => return None,
+    };
+    let whole = Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(call("date_part", vec![string("microsecond"), of])),
+        data_type: DataType::Numeric(ast::ExactNumberInfo::PrecisionAndScale(20, 0)),
+        array: false,
+        format: None,
+    };
+    let factor = Expr::Value(Value::Number(factor.to_owned(), false).into());
+    let product = Expr::BinaryOp { left: Box::new(whole), op: BinaryOperator::Multiply, right: Box::new(factor) };
+    Some(Expr::Nested(Box::new(product)))
+}
+
+/// In PostgreSQL a dot stands for a line's end too.
+pub(super) fn dot_is_any(pattern: &mut Expr) {
+    let old = std::mem::replace(pattern, Expr::Value(Value::Null.into()));
+    *pattern = match &old {
+        Expr::Value(v) => match &v.value {
+            Value::SingleQuotedString(text) => string(&format!("(?s){text}")),
+            Value::EscapedStringLiteral(text) => string(&format!("(?s){text}")),
+            _ => old,
+        },
+        _ => Expr::Nested(Box::new(Expr::BinaryOp {
+            left: Box::new(string("(?s)")),
+            op: BinaryOperator::StringConcat,
+            right: Box::new(Expr::Nested(Box::new(old))),
+        })),
+    };
+}
+
+/// A timestamp without time zone takes no notice of one: `2024-01-01 10:00:00+05` is ten o'clock.
+pub(super) fn without_zone(text: &str) -> Option<String> {
+    let text = text.trim();
+    let clock = text.find([' ', 'T', 't']).filter(|at| text[*at..].contains(':'))? + 1;
+    let zone = text[clock..].find(['+', '-', 'Z', 'z'])? + clock;
+    Some(text[..zone].trim_end().to_owned())
+}
+
 /// Calls that are other words for what there is.
 pub(super) fn renamed(function: &mut Function) -> Option<Expr> {
     let [ast::ObjectNamePart::Identifier(name)] = function.name.0.as_mut_slice() else { return None };
@@ -105,6 +212,33 @@ pub(super) fn renamed(function: &mut Function) -> Option<Expr> {
         ("gen_random_uuid", 0) => {
             *name = Ident::new("uuid");
             None
+        }
+        // All of them, not the first.
+        ("array_remove", 2) => {
+            *name = Ident::new("array_remove_all");
+            None
+        }
+        ("array_replace", 3) => {
+            *name = Ident::new("array_replace_all");
+            None
+        }
+        // An array without elements has no dimension.
+        ("array_length", 2) => Some(call(
+            "nullif",
+            vec![Expr::Function(function.clone()), Expr::Value(Value::Number("0".to_owned(), false).into())],
+        )),
+        ("date_part", 2) => {
+            let part = match arg(0)? {
+                Expr::Value(v) => v.value.into_string()?.to_lowercase(),
+                _ => return None,
+            };
+            Some(Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(seconds(&part, arg(1)?)?),
+                data_type: DataType::DoublePrecision,
+                array: false,
+                format: None,
+            })
         }
         ("mod", 2) => {
             let mod_op = Expr::BinaryOp { left: nested(arg(0)?), op: BinaryOperator::Modulo, right: nested(arg(1)?) };
