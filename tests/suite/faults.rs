@@ -45,7 +45,7 @@ fn goes_on(client: &Client, what: &str, more: u64) -> Result<()> {
 
 /// A query beyond the limit spills or fails with 53200; others, and flows, do not notice.
 fn query_memory() -> Result<()> {
-    let server = EmbeddedServer::start(&[("query_memory", "32MiB")])?;
+    let server = EmbeddedServer::start(&[("query_memory", "64MiB")])?;
     let client = Client::connect(server.pg_addr())?;
     let distinct = "SELECT count(*) FROM (SELECT DISTINCT a * 2000 + b AS v \
                     FROM generate_series(1, 2000) a, generate_series(1, 1500) b) d";
