@@ -48,7 +48,7 @@ impl MetadataJson {
         location: &str,
         change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
     ) -> Result<(Self, Bytes)> {
-        if let Some(parts) = self.from_parts(next, location, change)? {
+        if let Some(parts) = self.in_parts(next, location, change)? {
             return Ok(parts);
         }
         // Dear, and right whatever the change was.
@@ -58,7 +58,7 @@ impl MetadataJson {
     }
 
     /// None where the parts do not make up the state.
-    fn from_parts(
+    fn in_parts(
         &self,
         next: &TableMetadata,
         location: &str,
