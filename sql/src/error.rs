@@ -28,6 +28,7 @@ impl SqlState {
     pub const DIVISION_BY_ZERO: Self = Self("22012");
     pub const INVALID_PARAMETER: Self = Self("22023");
     pub const INVALID_TEXT: Self = Self("22P02");
+    pub const INVALID_REGEX: Self = Self("2201B");
     pub const NOT_NULL_VIOLATION: Self = Self("23502");
     pub const ACTIVE_TRANSACTION: Self = Self("25001");
     pub const READ_ONLY_TRANSACTION: Self = Self("25006");
@@ -257,7 +258,16 @@ fn known(inner: &(dyn std::error::Error + 'static)) -> Option<SqlError> {
 }
 
 fn boxed(inner: &(dyn std::error::Error + Send + Sync + 'static)) -> SqlError {
-    known(inner).unwrap_or_else(|| SqlError::internal(inner.to_string()))
+    known(inner).unwrap_or_else(|| unknown(&inner.to_string()))
+}
+
+fn unknown(text: &str) -> SqlError {
+    match text.find("regex parse error") {
+        Some(at) => SqlError::new(SqlState::INVALID_REGEX, "invalid regular expression")
+            .with_detail(text[at..].lines().last().unwrap_or_default().trim())
+            .with_hint("Look-around, back references, and the escapes \\m, \\M and \\y are not supported."),
+        None => SqlError::internal(text),
+    }
 }
 
 impl From<DataFusionError> for SqlError {
@@ -283,6 +293,7 @@ impl From<&DataFusionError> for SqlError {
             D::IoError(inner) => Self::new(SqlState::IO_ERROR, inner.to_string()),
             D::SQL(inner, _) => parser_error(inner),
             D::NotImplemented(message) => crate::plan::message::not_implemented(message),
+            D::Internal(message) if message.contains("regex parse error") => unknown(message),
             D::Internal(message) => Self::internal(first_line(message)),
             D::Plan(message) => crate::plan::message::plan_error(message),
             D::Configuration(message) => Self::new(SqlState::INVALID_PARAMETER, first_line(message)),

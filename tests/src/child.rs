@@ -22,7 +22,14 @@ impl ChildServer {
     /// `log` receives standard error. The ports are chosen here, so that a restart listens where it did before.
     pub fn start(data_dir: &Path, ports: Ports, log: &Path, settings: &[&str], env: &[(&str, &str)]) -> Result<Self> {
         let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        // Variables of the tests are none of the server's, which refuses those that it does not know.
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(|n| n.starts_with("TIDEWATER_")) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .arg(SERVE_CHILD)
             .arg("serve")
             .args(["--data-dir", data_dir.to_str().context("path is not UTF-8")?])

@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::text_functions::interval_length;
@@ -30,6 +30,7 @@ impl AnalyzerRule for QuotedLiterals {
 
 fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
     Ok(match expr {
+        Expr::BinaryExpr(b) if let Some(same) = with_zero(&b, schema) => Transformed::yes(same),
         Expr::BinaryExpr(mut b) if is_comparison(&b.op) => {
             if let Some(right) = like(&b.right, &b.left, schema)? {
                 *b.right = right;
@@ -161,6 +162,36 @@ fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
         };
     }
     true
+}
+
+/// Zero is one number, with a sign or without. (The engine orders -0 before 0.)
+fn with_zero(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
+    let zero = |e: &Expr| match e {
+        Expr::Literal(ScalarValue::Float64(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Float32(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Int64(Some(0)) | ScalarValue::Int32(Some(0)), _) => true,
+        Expr::Literal(ScalarValue::Decimal128(Some(0), ..), _) => true,
+        _ => false,
+    };
+    let (value, op) = match (zero(&b.left), zero(&b.right)) {
+        (false, true) => (b.left.as_ref().clone(), b.op),
+        (true, false) => (b.right.as_ref().clone(), b.op.swap()?),
+        _ => return None,
+    };
+    let (low, high) = match value.get_type(schema.as_ref()).ok()? {
+        DataType::Float64 => (lit(-0.0_f64), lit(0.0_f64)),
+        DataType::Float32 => (lit(-0.0_f32), lit(0.0_f32)),
+        _ => return None,
+    };
+    Some(match op {
+        Operator::Eq => value.between(low, high),
+        Operator::NotEq => value.not_between(low, high),
+        Operator::Lt => value.lt(low),
+        Operator::LtEq => value.lt_eq(high),
+        Operator::Gt => value.gt(high),
+        Operator::GtEq => value.gt_eq(low),
+        _ => return None,
+    })
 }
 
 /// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)

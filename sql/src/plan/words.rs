@@ -222,6 +222,20 @@ pub(super) fn renamed(function: &mut Function) -> Option<Expr> {
             *name = Ident::new("array_replace_all");
             None
         }
+        ("regexp_replace", 3..) => {
+            if let FunctionArguments::List(list) = &mut function.args
+                && let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(v)))) = list.args.get_mut(2)
+                && let Value::SingleQuotedString(text) = &mut v.value
+            {
+                // A dollar stands for itself, and `\&` for the whole match.
+                *text = text.replace('$', "$$").replace("\\&", "${0}");
+            }
+            None
+        }
+        // Nothing is found nowhere.
+        ("replace", 3) if matches!(arg(1), Some(Expr::Value(v)) if v.value == Value::SingleQuotedString(String::new())) => {
+            arg(0)
+        }
         // An array without elements has no dimension.
         ("array_length", 2) => Some(call(
             "nullif",
