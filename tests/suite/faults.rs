@@ -210,9 +210,10 @@ fn store_week(dir: &Path) -> Result<()> {
          CREATE SCHEMA team.shop;
          CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
          CREATE STREAM ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
+         CREATE STREAM mine ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
          CREATE STREAMING TABLE team.shop.shared AS
            SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;
-         CREATE STREAMING TABLE own AS SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;",
+         CREATE STREAMING TABLE own AS SELECT p, n, aborted, amount, note, event_time FROM STREAM mine;",
         rest.uri(),
         s3.endpoint()
     ))?;
@@ -314,8 +315,8 @@ fn store_week(dir: &Path) -> Result<()> {
 
     let check = ledger.stop()?;
     check.verify(&client, "(SELECT * FROM team.shop.shared WHERE p >= 0) AS shared", "system.dlq.ledger", LIMIT)?;
-    check.verify(&client, "own", "system.dlq.ledger", LIMIT)?;
+    check.verify(&client, "own", "system.dlq.mine", LIMIT)?;
     server.kill()?;
     let mut server = ChildServer::start(&dir.join("data"), Ports::free()?, &log_path(dir), &settings, &[])?;
-    check.verify(&server.client(LIMIT)?, "own", "system.dlq.ledger", LIMIT)
+    check.verify(&server.client(LIMIT)?, "own", "system.dlq.mine", LIMIT)
 }
