@@ -51,6 +51,12 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+fn behind_proxy(port: &mut u16) -> Result<Proxy> {
+    let proxy = Proxy::to(([127, 0, 0, 1], *port).into())?;
+    *port = proxy.addr().port();
+    Ok(proxy)
+}
+
 fn answers(port: u16, path: &str) -> Result<bool> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -93,9 +99,7 @@ impl S3 {
 
     /// From now on everyone who asks for the endpoint is told the proxy's.
     pub fn behind_proxy(&mut self) -> Result<Proxy> {
-        let proxy = Proxy::to(([127, 0, 0, 1], self.port).into())?;
-        self.port = proxy.addr().port();
-        Ok(proxy)
+        behind_proxy(&mut self.port)
     }
 
     pub fn endpoint(&self) -> String {
@@ -193,9 +197,7 @@ impl RestCatalog {
 
     /// As [`S3::behind_proxy`].
     pub fn behind_proxy(&mut self) -> Result<Proxy> {
-        let proxy = Proxy::to(([127, 0, 0, 1], self.port).into())?;
-        self.port = proxy.addr().port();
-        Ok(proxy)
+        behind_proxy(&mut self.port)
     }
 
     pub fn uri(&self) -> String {

@@ -343,11 +343,8 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         }
         Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => {
             if let Expr::Interval(interval) = inner.as_mut()
-                && let Expr::Value(v) = interval.value.as_mut()
-                && let Value::SingleQuotedString(text) = &mut v.value
-                && let Some(minus) = minus_interval(text)
+                && reword(&mut interval.value, minus_interval)
             {
-                *text = minus;
                 *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
             } else if matches!(inner.as_ref(), Expr::BinaryOp { op: BinaryOperator::PGExp, .. }) {
                 let power = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
@@ -386,36 +383,18 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             }
         }
         Expr::TypedString(typed) if is_wall_clock(&typed.data_type) => {
-            if let Value::SingleQuotedString(text) = &mut typed.value.value
-                && let Some(plain) = without_zone(text)
-            {
-                *text = plain;
-            }
+            reword_value(&mut typed.value.value, without_zone);
         }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
             if is_wall_clock(data_type) =>
         {
-            if let Expr::Value(v) = inner.as_mut()
-                && let Value::SingleQuotedString(text) = &mut v.value
-                && let Some(plain) = without_zone(text)
-            {
-                *text = plain;
-            }
+            reword(inner, without_zone);
         }
         Expr::Interval(interval) if interval.leading_field.is_none() && interval.last_field.is_none() => {
-            if let Expr::Value(v) = interval.value.as_mut()
-                && let Value::SingleQuotedString(text) = &mut v.value
-                && let Some(plain) = plain_interval(text)
-            {
-                *text = plain;
-            }
+            reword(&mut interval.value, plain_interval);
         }
         Expr::TypedString(typed) if matches!(typed.data_type, DataType::Interval { .. }) => {
-            if let Value::SingleQuotedString(text) = &mut typed.value.value
-                && let Some(plain) = plain_interval(text)
-            {
-                *text = plain;
-            }
+            reword_value(&mut typed.value.value, plain_interval);
         }
         Expr::Cast {
             kind: CastKind::Cast | CastKind::DoubleColon,
@@ -423,12 +402,7 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             expr: inner,
             ..
         } => {
-            if let Expr::Value(v) = inner.as_mut()
-                && let Value::SingleQuotedString(text) = &mut v.value
-                && let Some(plain) = plain_interval(text)
-            {
-                *text = plain;
-            }
+            reword(inner, plain_interval);
         }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
             if is_float(data_type) =>
@@ -489,6 +463,19 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Puts a quoted literal in other words. False where it is none, or stays as it is.
+fn reword(expr: &mut Expr, words: fn(&str) -> Option<String>) -> bool {
+    match expr {
+        Expr::Value(v) => reword_value(&mut v.value, words),
+        _ => false,
+    }
+}
+
+fn reword_value(value: &mut Value, words: fn(&str) -> Option<String>) -> bool {
+    let Value::SingleQuotedString(text) = value else { return false };
+    words(text).map(|new| *text = new).is_some()
 }
 
 fn is_json(expr: &Expr) -> bool {

@@ -86,20 +86,19 @@ pub(super) fn like_any(expr: &Expr) -> Result<Expr> {
 
 /// The interval in words that the engine reads. None where the text is no interval, or one that only the engine knows.
 pub(super) fn plain_interval(text: &str) -> Option<String> {
-    let i = super::interval::interval(text)?;
-    let (seconds, nanos) = (i.nanoseconds / 1_000_000_000, (i.nanoseconds % 1_000_000_000).unsigned_abs());
-    let sign = if i.nanoseconds < 0 { "-" } else { "" };
-    Some(format!("{} months {} days {sign}{}.{nanos:09} seconds", i.months, i.days, seconds.unsigned_abs()))
+    super::interval::interval(text).map(|i| in_words(i.months.into(), i.days.into(), i.nanoseconds.into()))
 }
 
 /// `- INTERVAL '1 day 1 hour'`: the engine would turn the sign of the first field alone.
 pub(super) fn minus_interval(text: &str) -> Option<String> {
-    let i = super::interval::interval(text)?;
-    let seconds = i128::from(i.nanoseconds).checked_neg()?;
-    let sign = if seconds < 0 { "-" } else { "" };
-    let (whole, nanos) = (seconds.abs() / 1_000_000_000, seconds.abs() % 1_000_000_000);
-    let (months, days) = (i64::from(i.months), i64::from(i.days));
-    Some(format!("{} months {} days {sign}{whole}.{nanos:09} seconds", -months, -days))
+    super::interval::interval(text)
+        .map(|i| in_words(-i64::from(i.months), -i64::from(i.days), -i128::from(i.nanoseconds)))
+}
+
+fn in_words(months: i64, days: i64, nanoseconds: i128) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let (seconds, nanos) = (nanoseconds.unsigned_abs() / 1_000_000_000, nanoseconds.unsigned_abs() % 1_000_000_000);
+    format!("{months} months {days} days {sign}{seconds}.{nanos:09} seconds")
 }
 
 /// `-a ^ b` is `(-a) ^ b`: the sign binds closer than the power.
@@ -179,8 +178,7 @@ pub(super) fn dot_is_any(pattern: &mut Expr) {
     let old = std::mem::replace(pattern, Expr::Value(Value::Null.into()));
     *pattern = match &old {
         Expr::Value(v) => match &v.value {
-            Value::SingleQuotedString(text) => string(&format!("(?s){text}")),
-            Value::EscapedStringLiteral(text) => string(&format!("(?s){text}")),
+            Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => string(&format!("(?s){text}")),
             _ => old,
         },
         _ => Expr::Nested(Box::new(Expr::BinaryOp {
