@@ -1,11 +1,11 @@
 //! A lane: some partitions, one reader, one copy of the query, one writer. It runs in a task of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
+use arrow::datatypes::{Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use std::sync::atomic::Ordering;
 use tidewater_catalogs::{
@@ -226,8 +226,10 @@ impl Lane {
         let mut out = 0;
         if decoded > 0 {
             let rows = batch.rows.clone();
-            let applied = self.query.apply(rows).await;
-            let batches = applied.map_err(|e| Failure::of_record(blame(e, &batch)))?;
+            let batches = match self.query.apply(rows).await {
+                Ok(batches) => batches,
+                Err(e) => return Err(Failure::of_record(self.culprit(e, &batch).await)),
+            };
             let mut shown = Vec::with_capacity(batches.len());
             for output in batches.into_iter().filter(|b| b.num_rows() > 0) {
                 out += output.num_rows() as u64;
@@ -269,6 +271,25 @@ impl Lane {
         self.spans.insert(batch.partition, Span { from: span.from, to: batch.to });
         self.note(&batch, out, dead);
         Ok(())
+    }
+
+    /// The error of the record that broke the query, found by halves; a query looks at each row by itself.
+    async fn culprit(&mut self, e: Error, batch: &ReadBatch) -> Error {
+        let (mut from, mut to, mut error) = (0, batch.rows.num_rows(), e);
+        while to - from > 1 {
+            let middle = from + (to - from) / 2;
+            match self.query.apply(batch.rows.slice(from, middle - from)).await {
+                Ok(_) => from = middle,
+                Err(e) => (to, error) = (middle, e),
+            }
+        }
+        // The second half was not tried by itself, and its rows may do alone what they do not together.
+        if let Err(e) = self.query.apply(batch.rows.slice(from, to - from)).await
+            && let Some(offset) = offset_of(from, batch)
+        {
+            return e.with_context("partition", batch.partition).with_context("offset", offset);
+        }
+        blame(error, batch)
     }
 
     /// Fills in what a reader cannot know: whose dead letters these are, and of which trigger. A table that an earlier
@@ -398,6 +419,18 @@ impl Lane {
             );
         }
     }
+}
+
+/// The offset of a row, where each offset of the batch is a row or a dead letter.
+fn offset_of(row: usize, batch: &ReadBatch) -> Option<i64> {
+    if batch.skipped > 0 || i64::try_from(batch.records) != Ok(batch.to - batch.from) {
+        return None;
+    }
+    let dead: HashSet<i64> = match &batch.dead_letters {
+        Some(letters) => letters.column_by_name("_offset")?.as_primitive_opt::<Int64Type>()?.iter().flatten().collect(),
+        None => HashSet::new(),
+    };
+    (batch.from..batch.to).filter(|offset| !dead.contains(offset)).nth(row)
 }
 
 /// Says which records an error of the query came from.

@@ -114,13 +114,19 @@ fn metastore_in_postgres() -> Result<()> {
     crate_tests("tidewater-catalogs-metastore", "postgres", &[], &env, 1)
 }
 
-/// The Python of the guide, as it stands there, block after block against one server.
+/// The Python of the README and of the guide, as it stands there, block after block against one server.
 fn flight_python() -> Result<()> {
     let server = EmbeddedServer::start(&[])?;
-    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide/flight-sql.md");
-    let blocks = crate::documents::blocks(&guide, "python");
-    ensure!(!blocks.is_empty(), "there is no Python in {}", guide.display());
-    for block in blocks {
+    let mut all = Vec::new();
+    for file in ["README.md", "docs/guide/flight-sql.md"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        let mut blocks = crate::documents::blocks(&file, "python");
+        // The others open the tables of one's own directory.
+        blocks.retain(|block| block.contains("flight_sql"));
+        ensure!(!blocks.is_empty(), "there is no Python in {}", file.display());
+        all.extend(blocks);
+    }
+    for block in all {
         let script = block.replace("localhost:32010", &server.flight_addr().to_string());
         let output = Command::new(parts()?.join("python/bin/python")).args(["-c", &script]).output()?;
         ensure!(output.status.success(), "{}\nin:\n{script}", String::from_utf8_lossy(&output.stderr));

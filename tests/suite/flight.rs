@@ -37,6 +37,10 @@ pub fn trials() -> Vec<Trial> {
         trial("password", &[("pg_password", "swordfish"), ("flight_max_sessions", "3")], |addr| {
             on_runtime(password(addr))
         }),
+        Trial::test("flight/subscribe", || {
+            let server = EmbeddedServer::start(&[])?;
+            on_runtime(subscribe(server.flight_addr(), server.broker_addr())).map_err(failed)
+        }),
     ]
 }
 
@@ -122,6 +126,54 @@ async fn statements(addr: SocketAddr) -> Result<()> {
         query(&mut client, "SELECT * FROM generate_series(1, 300000)").await?.iter().map(RecordBatch::num_rows).sum();
     ensure!(many == 300_000, "{many}");
     Ok(())
+}
+
+/// Rows come while the call is open; who goes away takes up again where it was by the offsets that it saw.
+async fn subscribe(addr: SocketAddr, broker: SocketAddr) -> Result<()> {
+    let mut client = connect(addr).await?;
+    let definitions = [
+        format!("CREATE CONNECTION k TO KAFKA WITH (brokers = '{broker}')"),
+        "CREATE STREAM s (id BIGINT) WITH (connection = 'k', topic = 's', create_topic = true, partitions = 1)".to_owned(),
+        "INSERT INTO s (id) VALUES (10), (11)".to_owned(),
+    ];
+    for sql in definitions {
+        client.execute_update(sql, None).await?;
+    }
+    let ended = "SUBSCRIBE (SELECT id FROM STREAM s) FROM SNAPSHOT UNTIL LIMIT 2";
+    let rows: usize = query(&mut client, ended).await?.iter().map(RecordBatch::num_rows).sum();
+    ensure!(rows == 2, "{rows}");
+
+    let endless = |from: &str| format!("SUBSCRIBE (SELECT _offset, id FROM STREAM s) FROM {from}");
+    let (first, next) = seen(&mut client, &endless("SNAPSHOT"), 2).await?;
+    ensure!((first, next) == (vec![10, 11], 2), "{next}");
+    client.execute_update("INSERT INTO s (id) VALUES (12)".to_owned(), None).await?;
+    let info = client.execute(endless(&format!("OFFSETS '{{\"0\": {next}}}'")), None).await?;
+    let mut stream = client.do_get(info.endpoint[0].ticket.clone().context("no ticket")?).await?;
+    let mut ids: Vec<i64> = Vec::new();
+    let mut other = connect(addr).await?;
+    while ids.len() < 2 {
+        let batch = stream.try_next().await?.context("the subscription ended")?;
+        ids.extend(batch.column(1).as_primitive::<Int64Type>().values());
+        if ids.len() == 1 {
+            // Produced while the call is open.
+            other.execute_update("INSERT INTO s (id) VALUES (13)".to_owned(), None).await?;
+        }
+    }
+    ensure!(ids == [12, 13], "{ids:?}");
+    Ok(())
+}
+
+/// The first rows of a subscription, and the offset to go on with.
+async fn seen(client: &mut Client, sql: &str, rows: usize) -> Result<(Vec<i64>, i64)> {
+    let info = client.execute(sql.to_owned(), None).await?;
+    let mut stream = client.do_get(info.endpoint[0].ticket.clone().context("no ticket")?).await?;
+    let (mut ids, mut next) = (Vec::new(), 0);
+    while ids.len() < rows {
+        let batch = stream.try_next().await?.context("the subscription ended")?;
+        ids.extend(batch.column(1).as_primitive::<Int64Type>().values());
+        next = batch.column(0).as_primitive::<Int64Type>().values().last().map_or(next, |o| o + 1);
+    }
+    Ok((ids, next))
 }
 
 async fn prepared(addr: SocketAddr) -> Result<()> {

@@ -26,6 +26,7 @@ mod split;
 mod stream_options;
 mod subscribe;
 mod text;
+mod tree;
 mod types;
 
 #[cfg(test)]
@@ -39,6 +40,7 @@ pub use options::{OptionValue, Options};
 pub(crate) use options::{known as known_option, list};
 pub use split::parse;
 pub(crate) use split::{parse_stored, parse_type};
+pub(crate) use tree::{walk, walk_mut};
 pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
 pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};
 

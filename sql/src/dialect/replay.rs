@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Query, Visit, Visitor};
+use sqlparser::ast::{Expr, Query, Visitor};
 
 use super::ast::{ReplayDlq, ReplayFilter, Statement};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{At, refused};
+use super::tree::walk;
 
 pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     if !c.eat(&["REPLAY", "DLQ"]) {
@@ -44,7 +45,7 @@ fn check(expr: &Expr) -> Result<(), crate::SqlError> {
             ControlFlow::Continue(())
         }
     }
-    match expr.visit(&mut V) {
+    match walk(expr, &mut V) {
         ControlFlow::Break(e) => Err(e),
         ControlFlow::Continue(()) => Ok(()),
     }

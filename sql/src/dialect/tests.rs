@@ -38,7 +38,7 @@ fn markers(text: &str) -> Vec<String> {
         Statement::CreateStreamingTable(s) => sql::Statement::Query(s.query),
         other => panic!("{other:?}"),
     };
-    let _ = sql::Visit::visit(&query, &mut v);
+    let _ = walk(&query, &mut v);
     v.0
 }
 

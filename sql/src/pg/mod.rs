@@ -9,8 +9,10 @@ pub(crate) use snapshot::snapshot;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{DataType, Expr, ObjectName, Query, TableFactor, Visit, Visitor};
+use sqlparser::ast::{DataType, Expr, ObjectName, Query, TableFactor, Visitor};
 use tidewater_catalogs_system::is_without_relations;
+
+use crate::dialect::walk;
 
 /// What a query wants of the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +97,6 @@ pub(crate) fn needs(query: &Query) -> Needs {
         }
     }
     let mut v = V(Needs::Nothing);
-    let _ = query.visit(&mut v);
+    let _ = walk(query, &mut v);
     v.0
 }

@@ -10,9 +10,11 @@ use sqlparser::ast::helpers::attached_token::AttachedToken;
 use sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, JoinOperator, ObjectName, ObjectNamePart, OrderByKind, Query, Select,
-    SelectItem, SetExpr, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    SelectItem, SetExpr, TableFactor, TableWithJoins, Value, Visitor, VisitorMut,
 };
 use tidewater_catalogs_system::{INFORMATION_SCHEMA, PG_CATALOG, is_always_empty, relation_names};
+
+use crate::dialect::{walk, walk_mut};
 
 /// Rewrites in place.
 pub(crate) fn rewrite(query: &mut Query) {
@@ -21,19 +23,27 @@ pub(crate) fn rewrite(query: &mut Query) {
     if let SetExpr::Select(select) = query.body.as_mut() {
         select.projection.iter_mut().for_each(print_name);
     }
-    let _ = VisitMut::visit(query, &mut Rewriter { catalog_only });
+    let _ = walk_mut(query, &mut Rewriter { catalog_only });
 }
 
 /// True where every relation is a table of `pg_catalog` or `information_schema`, and there is one.
 fn reads_only_catalog(query: &Query) -> bool {
-    let (mut some, mut all) = (false, true);
-    let _ = sqlparser::ast::visit_relations(query, |name| {
-        some = true;
-        let parts: Vec<String> = name.0.iter().filter_map(part).map(str::to_lowercase).collect();
-        all &= system_relation(&parts).is_some() || is_set_function(name);
-        ControlFlow::<()>::Continue(())
-    });
-    some && all
+    struct V {
+        some: bool,
+        all: bool,
+    }
+    impl Visitor for V {
+        type Break = ();
+        fn pre_visit_relation(&mut self, name: &ObjectName) -> ControlFlow<()> {
+            self.some = true;
+            let parts: Vec<String> = name.0.iter().filter_map(part).map(str::to_lowercase).collect();
+            self.all &= system_relation(&parts).is_some() || is_set_function(name);
+            ControlFlow::Continue(())
+        }
+    }
+    let mut v = V { some: false, all: true };
+    let _ = walk(query, &mut v);
+    v.some && v.all
 }
 
 /// Schema and name of a catalog table; an unqualified name that one of them has is meant to be it.
@@ -326,19 +336,28 @@ fn conjuncts(expr: Expr) -> Vec<Expr> {
 
 /// True where every column is qualified, and with nothing that the subquery reads.
 fn looks_outside_only(expr: &Expr, inner: &[String]) -> bool {
-    let (mut some, mut outside) = (false, true);
-    let _ = sqlparser::ast::visit_expressions(expr, |e| {
-        match e {
-            Expr::CompoundIdentifier(parts) => {
-                some = true;
-                outside &= parts.first().is_some_and(|q| !inner.contains(&q.value.to_lowercase()));
+    struct V<'a> {
+        inner: &'a [String],
+        some: bool,
+        outside: bool,
+    }
+    impl Visitor for V<'_> {
+        type Break = ();
+        fn pre_visit_expr(&mut self, e: &Expr) -> ControlFlow<()> {
+            match e {
+                Expr::CompoundIdentifier(parts) => {
+                    self.some = true;
+                    self.outside &= parts.first().is_some_and(|q| !self.inner.contains(&q.value.to_lowercase()));
+                }
+                Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => self.outside = false,
+                _ => (),
             }
-            Expr::Identifier(_) | Expr::Subquery(_) | Expr::Exists { .. } => outside = false,
-            _ => (),
+            ControlFlow::Continue(())
         }
-        ControlFlow::<()>::Continue(())
-    });
-    some && outside
+    }
+    let mut v = V { inner, some: false, outside: true };
+    let _ = walk(expr, &mut v);
+    v.some && v.outside
 }
 
 /// `CASE WHEN condition THEN value END`.

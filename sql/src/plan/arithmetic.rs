@@ -1,4 +1,5 @@
-//! Arithmetic that reports what does not fit: the engine's own wraps integers around, and divides floats by zero.
+//! Arithmetic that reports what does not fit: the engine's own wraps integers around, divides floats by zero, and makes
+//! infinities of large ones.
 
 use std::any::Any;
 use std::sync::{Arc, LazyLock};
@@ -13,6 +14,8 @@ use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
+use super::domain::{any, overflow};
+
 /// The checked form of an operation on two values of one type. None where the engine's own form is right.
 pub(super) fn checked(binary: &BinaryExpr, left: &DataType, right: &DataType) -> Option<Expr> {
     if left != right {
@@ -22,7 +25,10 @@ pub(super) fn checked(binary: &BinaryExpr, left: &DataType, right: &DataType) ->
         (Operator::Plus, true, _) => &ADD,
         (Operator::Minus, true, _) => &SUB,
         (Operator::Multiply, true, _) => &MUL,
-        (Operator::Divide, _, true) => &DIV,
+        (Operator::Plus, _, true) => &FLOAT_ADD,
+        (Operator::Minus, _, true) => &FLOAT_SUB,
+        (Operator::Multiply, _, true) => &FLOAT_MUL,
+        (Operator::Divide, _, true) => &FLOAT_DIV,
         _ => return None,
     };
     Some(function.call(vec![binary.left.as_ref().clone(), binary.right.as_ref().clone()]))
@@ -31,7 +37,10 @@ pub(super) fn checked(binary: &BinaryExpr, left: &DataType, right: &DataType) ->
 static ADD: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("int_add"));
 static SUB: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("int_sub"));
 static MUL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("int_mul"));
-static DIV: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("float_div"));
+static FLOAT_ADD: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("float_add"));
+static FLOAT_SUB: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("float_sub"));
+static FLOAT_MUL: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("float_mul"));
+static FLOAT_DIV: LazyLock<Arc<ScalarUDF>> = LazyLock::new(|| Checked::udf("float_div"));
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
@@ -46,9 +55,9 @@ impl Checked {
 
     fn apply(&self, left: &dyn Datum, right: &dyn Datum) -> Result<ArrayRef> {
         let done = match self.name {
-            "int_add" => numeric::add(left, right),
-            "int_sub" => numeric::sub(left, right),
-            "int_mul" => numeric::mul(left, right),
+            "int_add" | "float_add" => numeric::add(left, right),
+            "int_sub" | "float_sub" => numeric::sub(left, right),
+            "int_mul" | "float_mul" => numeric::mul(left, right),
             _ => {
                 let (dividend, divisor) = (left.get(), right.get());
                 if divides_by_zero(dividend, divisor) {
@@ -57,8 +66,20 @@ impl Checked {
                 numeric::div(left, right)
             }
         };
-        Ok(done?)
+        let done = done?;
+        // Infinity comes of infinity alone. A look at the result costs little; rows are told apart where there is one.
+        if any(&done, f64::is_infinite) && grows_infinite(&done, left.get(), right.get()) {
+            return Err(overflow().into());
+        }
+        Ok(done)
     }
+}
+
+fn grows_infinite(done: &ArrayRef, left: (&dyn Array, bool), right: (&dyn Array, bool)) -> bool {
+    let infinite = |(array, one): (&dyn Array, bool), row: usize| {
+        any(&array.slice(if one { 0 } else { row }, 1), f64::is_infinite)
+    };
+    (0..done.len()).any(|row| infinite((done, false), row) && !infinite(left, row) && !infinite(right, row))
 }
 
 /// NaN divided by zero is NaN, as in PostgreSQL.

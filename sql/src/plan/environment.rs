@@ -18,6 +18,7 @@ use super::lateral::LateralUnnest;
 use super::literals::QuotedLiterals;
 use super::operators::PostgresOperators;
 use super::types::PostgresTypes;
+use super::zeros::UnsignedKeys;
 use crate::SqlError;
 use crate::engine::EngineDefaults;
 use crate::error::Result;
@@ -50,6 +51,7 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     rules.insert(0, Arc::new(DateIntervals));
     rules.insert(0, Arc::new(QuotedLiterals));
     rules.push(Arc::new(PostgresCasts));
+    rules.push(Arc::new(UnsignedKeys));
     let mut state = SessionStateBuilder::new()
         .with_analyzer_rules(rules)
         .with_physical_optimizer_rule(Arc::new(YieldInJoins))

@@ -13,7 +13,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
-use sqlparser::ast::{Query, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{Query, TableFactor, VisitorMut};
 use tidewater_catalogs::Result as FlowResult;
 use tidewater_streaming::{FlowLane, FlowQuery};
 
@@ -23,7 +23,7 @@ use super::output::{display_name, wire_type};
 use super::query::{Planner, Purpose, analyzed};
 use super::relation::{self, Relation, StreamRelation};
 use super::{assign, flow_check, naming, rewrite, scope, stream_scan, wildcard};
-use crate::dialect::{CreateStreamingTable, Name, arrow_type, stream_marker};
+use crate::dialect::{CreateStreamingTable, Name, arrow_type, stream_marker, walk_mut};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::session::Login;
@@ -204,7 +204,7 @@ async fn take_stream(
         }
     }
     let mut v = V(Vec::new());
-    if let ControlFlow::Break(e) = query.visit(&mut v) {
+    if let ControlFlow::Break(e) = walk_mut(query, &mut v) {
         return Err(e);
     }
     let marked = v.0;

@@ -41,6 +41,7 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     }
     state.register_udf(super::quantified::udf())?;
     state.register_udf(super::words::as_is())?;
+    state.register_udf(super::words::to_numeric())?;
     // Its patterns are not PostgreSQL's; with it goes its other name, date_format.
     state.deregister_udf("to_char")?;
     for function in tidewater_udfs::all() {
@@ -221,14 +222,15 @@ impl ScalarUDFImpl for Timezone {
             )
             .into());
         };
-        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some(zone.into()));
+        let zone: Arc<str> = zone.into();
+        let zoned = DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::clone(&zone)));
         let local = DataType::Timestamp(TimeUnit::Microsecond, None);
         Ok(ExprSimplifyResult::Simplified(match from {
             DataType::Timestamp(_, Some(_)) => {
                 let wall = datafusion::functions::datetime::to_local_time().call(vec![cast(value.clone(), zoned)]);
                 cast(wall, local)
             }
-            _ => cast(cast(cast(value.clone(), local), zoned), timestamptz()),
+            _ => super::zones::instant(cast(value.clone(), local), &zone),
         }))
     }
     fn invoke_with_args(&self, _: ScalarFunctionArgs) -> DfResult<ColumnarValue> {

@@ -3,8 +3,9 @@
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 
-use crate::SqlError;
+use super::literals::texts;
 use crate::error::Result;
+use crate::{SqlError, SqlState};
 
 /// Functions whose patterns or results differ in silence, with what to use instead.
 const FUNCTIONS: &[(&str, &str)] = &[("date_format", "Use to_char(time, 'YYYY-MM-DD').")];
@@ -12,6 +13,10 @@ const FUNCTIONS: &[(&str, &str)] = &[("date_format", "Use to_char(time, 'YYYY-MM
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     let mut refused: Option<SqlError> = None;
     plan.apply_with_subqueries(|node| {
+        refused = check_node(node);
+        if refused.is_some() {
+            return Ok(TreeNodeRecursion::Stop);
+        }
         node.apply_expressions(|expr| {
             expr.apply(|e| {
                 refused = check_expr(e);
@@ -20,6 +25,22 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
         })
     })?;
     refused.map_or(Ok(()), Err)
+}
+
+fn check_node(node: &LogicalPlan) -> Option<SqlError> {
+    let LogicalPlan::Union(union) = node else { return None };
+    let (first, others) = union.inputs.split_first()?;
+    for other in others {
+        for (a, b) in first.schema().fields().iter().zip(other.schema().fields()) {
+            let (a, b) = (a.data_type(), b.data_type());
+            if texts(a, b) || texts(b, a) {
+                let name = tidewater_catalogs_system::type_name;
+                let message = format!("UNION types {} and {} cannot be matched", name(a), name(b));
+                return Some(SqlError::new(SqlState::TYPE_MISMATCH, message).with_hint("Cast one to the other."));
+            }
+        }
+    }
+    None
 }
 
 fn check_expr(expr: &Expr) -> Option<SqlError> {

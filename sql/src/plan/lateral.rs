@@ -14,11 +14,11 @@ use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, Relati
 use datafusion::logical_expr::{Expr as PlanExpr, ExprSchemable, LogicalPlanBuilder};
 use sqlparser::ast::{
     Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, Select, TableFactor, TableWithJoins, Value,
-    Visit, Visitor,
+    Visitor,
 };
 
 use crate::SqlError;
-use crate::dialect::fold;
+use crate::dialect::{fold, walk};
 use crate::error::Result;
 
 /// Puts every UNNEST that reads columns into a nested join with what stands before it.
@@ -102,7 +102,7 @@ pub(super) fn reads_columns(exprs: &Vec<Expr>) -> bool {
         }
     }
     let mut columns = Columns(false);
-    let _ = exprs.visit(&mut columns);
+    let _ = walk(exprs, &mut columns);
     columns.0
 }
 

@@ -5,14 +5,17 @@
 use arrow::datatypes::{DataType, IntervalUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchemaRef, ScalarValue};
+use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, cast, lit};
+use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
+use datafusion::logical_expr::{
+    BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
+};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::text_functions::interval_length;
-use super::{casts, interval, numeric, quantified, walk};
+use super::types::timestamptz;
+use super::{casts, interval, numeric, quantified, walk, zeros};
 use crate::{SqlError, SqlState};
 
 #[derive(Debug)]
@@ -30,13 +33,17 @@ impl AnalyzerRule for QuotedLiterals {
 
 fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
     Ok(match expr {
-        Expr::BinaryExpr(b) if let Some(same) = with_zero(&b, schema) => Transformed::yes(same),
+        Expr::BinaryExpr(b) if let Some(same) = zeros::compared(&b, schema) => Transformed::yes(same),
         Expr::BinaryExpr(mut b) if is_comparison(&b.op) => {
             if let Some(right) = like(&b.right, &b.left, schema)? {
                 *b.right = right;
             } else if let Some(left) = like(&b.left, &b.right, schema)? {
                 *b.left = left;
-            } else if !floats(&mut [&mut *b.left, &mut *b.right], schema) && !lengths(&mut b.left, &mut b.right, schema)
+            } else if let Some(refused) = no_operator(&b, schema) {
+                return Err(refused.into());
+            } else if !floats(&mut [&mut *b.left, &mut *b.right], schema)
+                && !lengths(&mut b.left, &mut b.right, schema)
+                && !zeros::unsigned(&mut b, schema)
             {
                 return Ok(Transformed::no(Expr::BinaryExpr(b)));
             }
@@ -81,7 +88,11 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 case.when_then_expr.iter_mut().map(|(w, t)| (&mut **w, &mut **t)).unzip();
             when.extend(case.expr.as_deref_mut());
             then.extend(case.else_expr.as_deref_mut());
-            let changed = floats(&mut when, schema) | floats(&mut then, schema);
+            let mut changed = floats(&mut when, schema) | floats(&mut then, schema);
+            changed |= one_type("CASE", &mut then, schema)?;
+            if case.expr.is_none() {
+                conditions(&case.when_then_expr, schema)?;
+            }
             Transformed::new_transformed(Expr::Case(case), changed)
         }
         Expr::Cast(cast) => match (cast.expr.as_ref(), &cast.data_type) {
@@ -103,15 +114,116 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             None => Transformed::no(Expr::ScalarFunction(f)),
         },
         Expr::ScalarFunction(mut f) if ONE_TYPE.contains(&f.name()) => {
-            let changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
+            let mut changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
+            if matches!(f.name(), "coalesce" | "greatest" | "least" | "nullif") {
+                let name = f.name().to_uppercase();
+                changed |= one_type(&name, &mut f.args.iter_mut().collect::<Vec<_>>(), schema)?;
+            }
             let types = || f.args.iter().filter_map(|e| e.get_type(schema.as_ref()).ok());
             if f.name() == "power" && types().any(|t| matches!(t, DataType::Decimal128(..))) {
                 return Err(no_power().into());
             }
             Transformed::new_transformed(Expr::ScalarFunction(f), changed)
         }
+        Expr::WindowFunction(w) if ranges_over_numeric(&w, schema) => {
+            let error = SqlError::unsupported("RANGE with a distance over numeric is not supported")
+                .with_hint("Use ROWS, or cast the column of ORDER BY to double precision or bigint.");
+            return Err(error.into());
+        }
+        // A date is taken for a timestamptz before it is taken for a timestamp.
+        Expr::ScalarFunction(mut f)
+            if f.name() == "date_trunc"
+                && f.args.get(1).is_some_and(|a| matches!(a.get_type(schema.as_ref()), Ok(DataType::Date32))) =>
+        {
+            f.args[1] = cast(f.args[1].clone(), timestamptz());
+            Transformed::yes(Expr::ScalarFunction(f))
+        }
+        // It has a form for real alone and comes to that first.
+        Expr::ScalarFunction(mut f) if f.name() == "atan2" => {
+            let mut changed = false;
+            for arg in &mut f.args {
+                if arg.get_type(schema.as_ref()).is_ok_and(|t| t.is_integer() || matches!(t, DataType::Decimal128(..)))
+                {
+                    *arg = cast(arg.clone(), DataType::Float64);
+                    changed = true;
+                }
+            }
+            Transformed::new_transformed(Expr::ScalarFunction(f), changed)
+        }
         other => Transformed::no(other),
     })
+}
+
+/// 42883 for a text beside a number: the engine would compare texts. Literals have their type by now.
+fn no_operator(b: &BinaryExpr, schema: &DFSchema) -> Option<SqlError> {
+    let (left, right) = (b.left.get_type(schema).ok()?, b.right.get_type(schema).ok()?);
+    let open = |e: &Expr| matches!(e, Expr::Placeholder(_) | Expr::Literal(..));
+    if open(&b.left) || open(&b.right) || !(texts(&left, &right) || texts(&right, &left)) {
+        return None;
+    }
+    let name = |t: &DataType| tidewater_catalogs_system::type_name(t);
+    let message = format!("operator does not exist: {} {} {}", name(&left), b.op, name(&right));
+    Some(SqlError::new(SqlState::UNDEFINED_FUNCTION, message).with_hint("Cast one side to the type of the other."))
+}
+
+/// Whether one is text and the other a number or boolean.
+pub(super) fn texts(text: &DataType, other: &DataType) -> bool {
+    matches!(text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+        && (other.is_numeric() || *other == DataType::Boolean)
+}
+
+/// Quoted literals beside numbers are read as such; other texts are refused. True where something was changed.
+fn one_type(what: &str, exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> Result<bool> {
+    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
+    let Some(number) = types.iter().flatten().find(|t| t.is_numeric() || **t == DataType::Boolean) else {
+        return Ok(false);
+    };
+    let mut changed = false;
+    for (expr, from) in exprs.iter_mut().zip(&types) {
+        if !from.as_ref().is_some_and(|from| texts(from, number)) {
+            continue;
+        }
+        match &**expr {
+            Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
+                if let Some(value) = value(text, number)? {
+                    **expr = lit(value);
+                    changed = true;
+                }
+            }
+            Expr::Literal(..) | Expr::Placeholder(_) => {}
+            _ => {
+                let name = tidewater_catalogs_system::type_name(number);
+                let message = format!("{what} types text and {name} cannot be matched");
+                return Err(SqlError::new(SqlState::TYPE_MISMATCH, message).with_hint("Cast one to the other.").into());
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// The engine cannot tell such a distance.
+fn ranges_over_numeric(w: &WindowFunction, schema: &DFSchema) -> bool {
+    let distance = |bound: &WindowFrameBound| match bound {
+        WindowFrameBound::CurrentRow => false,
+        WindowFrameBound::Preceding(by) | WindowFrameBound::Following(by) => !by.is_null(),
+    };
+    let frame = &w.params.window_frame;
+    let numeric = |e: &Expr| matches!(e.get_type(schema), Ok(DataType::Decimal128(..)));
+    frame.units == WindowFrameUnits::Range
+        && (distance(&frame.start_bound) || distance(&frame.end_bound))
+        && w.params.order_by.iter().any(|sort| numeric(&sort.expr))
+}
+
+fn conditions(when: &[(Box<Expr>, Box<Expr>)], schema: &DFSchemaRef) -> Result<()> {
+    for (condition, _) in when {
+        let Ok(found) = condition.get_type(schema.as_ref()) else { continue };
+        if found.is_numeric() {
+            let name = tidewater_catalogs_system::type_name(&found);
+            let message = format!("argument of CASE/WHEN must be type boolean, not type {name}");
+            return Err(SqlError::new(SqlState::TYPE_MISMATCH, message).into());
+        }
+    }
+    Ok(())
 }
 
 fn is_nested(expr: &Expr, schema: &DFSchemaRef) -> bool {
@@ -162,36 +274,6 @@ fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
         };
     }
     true
-}
-
-/// Zero is one number, with a sign or without. (The engine orders -0 before 0.)
-fn with_zero(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
-    let zero = |e: &Expr| match e {
-        Expr::Literal(ScalarValue::Float64(Some(v)), _) => *v == 0.0,
-        Expr::Literal(ScalarValue::Float32(Some(v)), _) => *v == 0.0,
-        Expr::Literal(ScalarValue::Int64(Some(0)) | ScalarValue::Int32(Some(0)), _) => true,
-        Expr::Literal(ScalarValue::Decimal128(Some(0), ..), _) => true,
-        _ => false,
-    };
-    let (value, op) = match (zero(&b.left), zero(&b.right)) {
-        (false, true) => (b.left.as_ref().clone(), b.op),
-        (true, false) => (b.right.as_ref().clone(), b.op.swap()?),
-        _ => return None,
-    };
-    let (low, high) = match value.get_type(schema.as_ref()).ok()? {
-        DataType::Float64 => (lit(-0.0_f64), lit(0.0_f64)),
-        DataType::Float32 => (lit(-0.0_f32), lit(0.0_f32)),
-        _ => return None,
-    };
-    Some(match op {
-        Operator::Eq => value.between(low, high),
-        Operator::NotEq => value.not_between(low, high),
-        Operator::Lt => value.lt(low),
-        Operator::LtEq => value.lt_eq(high),
-        Operator::Gt => value.gt(high),
-        Operator::GtEq => value.gt_eq(low),
-        _ => return None,
-    })
 }
 
 /// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)

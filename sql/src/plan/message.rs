@@ -370,7 +370,7 @@ pub(crate) fn execution_error(message: &str) -> SqlError {
     }
     let state = [
         ("date/time field value out of range", SqlState::DATETIME_OVERFLOW),
-        ("invalid input syntax for type json", SqlState::INVALID_TEXT),
+        ("invalid input syntax for type ", SqlState::INVALID_TEXT),
         ("invalid value \"", SqlState::INVALID_DATETIME),
         ("too few arguments for format()", SqlState::INVALID_PARAMETER),
         ("unrecognized format()", SqlState::INVALID_PARAMETER),

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     AccessExpr, DataType, Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Subscript, TrimWhereField,
-    Visit, Visitor,
+    Visitor,
 };
 
 use super::output::UNIQUE;
 use super::scope;
 use super::wildcard::each_select_mut;
-use crate::dialect::fold;
+use crate::dialect::{fold, walk};
 use crate::error::Result;
 use crate::{SqlError, SqlState};
 
@@ -52,7 +52,7 @@ fn order_names(query: &Query, bare: &mut Vec<String>, inside: &mut Vec<String>) 
                         ControlFlow::Continue(())
                     }
                 }
-                let _ = other.visit(&mut V(inside));
+                let _ = walk(other, &mut V(inside));
             }
         }
     }

@@ -33,6 +33,17 @@ impl ExprPlanner for PostgresOperators {
             raw.left = typed;
         }
         let (left, right) = (raw.left.get_type(schema)?, raw.right.get_type(schema)?);
+        // Beside another kind of number a real is computed as a double.
+        let real = |one: &DataType, other: &DataType| {
+            *one == DataType::Float32 && (other.is_integer() || matches!(other, DataType::Decimal128(..)))
+        };
+        let (left, right) = if real(&left, &right) || real(&right, &left) {
+            raw.left = cast(raw.left, DataType::Float64);
+            raw.right = cast(raw.right, DataType::Float64);
+            (DataType::Float64, DataType::Float64)
+        } else {
+            (left, right)
+        };
         match raw.op {
             Op::Divide if numeric::divides(&left, &right) => {
                 Ok(PlannerResult::Planned(numeric::divide(raw.left, raw.right)))

@@ -5,20 +5,23 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::{DFSchema, plan_datafusion_err};
+use datafusion::common::{DFSchema, ScalarValue, plan_datafusion_err};
 use datafusion::datasource::cte_worktable::CteWorkTable;
 use datafusion::datasource::provider_as_source;
 use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner, TypePlanner};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{AggregateUDF, Expr, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion::logical_expr::{
+    AggregateUDF, Expr, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF, cast, lit,
+};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::sql::TableReference;
 
-use super::types::PostgresTypes;
+use super::types::{PostgresTypes, timestamptz};
+use crate::{SqlError, SqlState};
 
 /// Tables of one statement, by the parts of their names as the statement writes them.
 pub(crate) struct Tables<'a> {
@@ -61,11 +64,18 @@ impl ContextProvider for Tables<'_> {
             .with_query_execution_start_time(self.state.execution_props().query_execution_start_time);
         let simplifier = ExprSimplifier::new(context);
         let schema = DFSchema::empty();
-        let args = args
+        let mut args = args
             .into_iter()
             .map(|arg| simplifier.coerce(arg, &schema).and_then(|e| simplifier.simplify(e)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(provider_as_source(function.create_table_provider(&args)?))
+        let zone = self.state.config_options().execution.time_zone.as_deref().map(Arc::from);
+        let to = if matches!(name, "generate_series" | "range") { series_of_times(&mut args, zone)? } else { None };
+        let source = provider_as_source(function.create_table_provider(&args)?);
+        let Some(to) = to else { return Ok(source) };
+        let series = LogicalPlanBuilder::scan(name, source, None)?;
+        let columns = series.schema().columns();
+        let times = columns.into_iter().map(|c| cast(Expr::Column(c.clone()), to.clone()).alias(c.name));
+        Ok(Arc::new(PlanSource::new(series.project(times)?.build()?)))
     }
 
     fn create_cte_work_table(&self, name: &str, schema: SchemaRef) -> Result<Arc<dyn TableSource>> {
@@ -103,6 +113,35 @@ impl ContextProvider for Tables<'_> {
     fn udwf_names(&self) -> Vec<String> {
         self.state.window_functions().keys().cloned().collect()
     }
+}
+
+/// The engine's series of times are in nanoseconds; here they are brought to that, and the type is told that they have
+/// to come back in. Dates count as `timestamptz`, and a quoted step is an interval, as in PostgreSQL.
+fn series_of_times(args: &mut [Expr], zone: Option<Arc<str>>) -> Result<Option<DataType>> {
+    let out_of_range = || SqlError::new(SqlState::DATETIME_OVERFLOW, "timestamp out of range");
+    let mut to = None;
+    for (i, arg) in args.iter_mut().enumerate() {
+        let Expr::Literal(value, _) = &*arg else { continue };
+        let value = match (value, &to) {
+            (ScalarValue::Utf8(Some(text)), Some(to)) if i < 2 => {
+                super::literals::value(text, to)?.map_or(Ok(value.clone()), |v| v.cast_to(to))?
+            }
+            _ => value.clone(),
+        };
+        let (micros, zoned) = match &value {
+            ScalarValue::Date32(Some(days)) => (i64::from(*days) * 86_400_000_000, true),
+            ScalarValue::TimestampMicrosecond(Some(micros), z) => (*micros, z.is_some()),
+            ScalarValue::Utf8(Some(text)) if to.is_some() => {
+                *arg = lit(super::interval::literal(text)?);
+                continue;
+            }
+            _ => continue,
+        };
+        let nanos = micros.checked_mul(1000).ok_or_else(out_of_range)?;
+        *arg = lit(ScalarValue::TimestampNanosecond(Some(nanos), zone.clone().filter(|_| zoned)));
+        to = Some(if zoned { timestamptz() } else { DataType::Timestamp(TimeUnit::Microsecond, None) });
+    }
+    Ok(to)
 }
 
 /// A plan that stands for a table, as a view does: the planner puts it in the place of the name.

@@ -18,8 +18,8 @@ use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
 use super::relation::{self, Read, Relation, TableRelation};
-use super::{functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
-use crate::dialect::{Name, ParsedStatement};
+use super::{chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
+use crate::dialect::{Name, ParsedStatement, walk};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::pg;
@@ -163,7 +163,7 @@ impl<'a> Planner<'a> {
                 .collect::<Result<Vec<_>, DataFusionError>>()?;
             plan = plan.with_param_values(ParamValues::from(values))?;
         }
-        let plan = single_value::check_subqueries(plan)?;
+        let plan = chained::one_by_one(single_value::check_subqueries(plan)?)?;
         let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, self.statement))?;
         Ok(Planned { state, plan, params })
     }
@@ -299,7 +299,7 @@ pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
         }
     }
     let mut v = V(BTreeSet::new(), None);
-    let _ = node.visit(&mut v);
+    let _ = walk(node, &mut v);
     match v.1 {
         Some(e) => Err(e),
         None => Ok(v.0.last().copied().unwrap_or(0)),
@@ -331,5 +331,5 @@ fn limit_parameters(query: &Query, params: &mut [Option<DataType>]) {
             ControlFlow::Continue(())
         }
     }
-    let _ = query.visit(&mut V(params));
+    let _ = walk(query, &mut V(params));
 }

@@ -6,15 +6,17 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{
     self, AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr,
-    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut,
+    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value,
     VisitorMut,
 };
 
+use super::numeric::MAX_PRECISION;
+use super::subqueries;
 use super::words::{
-    AS_IS, dot_is_any, like_any, minus_interval, plain_interval, quantified, renamed, row_is_null, rows_equal, seconds,
+    AS_IS, TO_NUMERIC, dot_is_any, like_any, minus_interval, plain_interval, quantified, renamed, row_is_null, rows_equal, seconds,
     sign_before_power, without_zone,
 };
-use crate::dialect::{ParsedStatement, fold, stream_marker};
+use crate::dialect::{ParsedStatement, fold, stream_marker, walk, walk_mut};
 use crate::error::Result;
 use crate::{SqlError, SqlState};
 
@@ -25,11 +27,11 @@ pub(super) fn forms(query: &mut Query, statement: Option<&ParsedStatement>) -> R
 
 /// The forms of an expression that stands alone.
 pub(super) fn expression(expr: &mut Expr) -> Result<()> {
-    finish(expr.visit(&mut Rewriter { statement: None, aggregates: 0 }))
+    finish(walk_mut(expr, &mut Rewriter { statement: None, aggregates: 0 }))
 }
 
 fn run(query: &mut Query, statement: Option<&ParsedStatement>) -> Result<()> {
-    finish(query.visit(&mut Rewriter { statement, aggregates: 0 }))
+    finish(walk_mut(query, &mut Rewriter { statement, aggregates: 0 }))
 }
 
 fn finish(flow: ControlFlow<SqlError>) -> Result<()> {
@@ -112,6 +114,9 @@ fn query_forms(query: &mut Query) -> Result<()> {
             Some(_) => return Err(SqlError::syntax("multiple LIMIT clauses not allowed")),
         });
     }
+    if let Some(with) = query.with.as_mut().filter(|w| w.recursive) {
+        with.cte_tables.iter_mut().for_each(subqueries::name_recursive);
+    }
     body_forms(&mut query.body)
 }
 
@@ -129,9 +134,15 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
             select.from.iter().try_for_each(shared_columns)?;
             super::lateral::nest(select)?;
             for item in &mut select.projection {
+                if let SelectItem::ExprWithAlias { alias, .. } = item
+                    && alias.quote_style == Some('\'')
+                {
+                    return Err(SqlError::syntax(format!("syntax error at or near \"'{}'\"", alias.value))
+                        .with_hint("Names are quoted like \"this\", and texts are joined with ||."));
+                }
                 name_before(item);
                 if let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-                    let _ = expr.visit(&mut ExistsRewriter { depth: 0 });
+                    subqueries::count_instead_of_exists(expr);
                 }
             }
             Ok(())
@@ -286,7 +297,7 @@ fn no_parameters(name: &ObjectName, args: &ast::TableFunctionArgs) -> Result<()>
         }
     }
     let mut has = Has(false);
-    let _ = ast::Visit::visit(args, &mut has);
+    let _ = walk(args, &mut has);
     if !has.0 {
         return Ok(());
     }
@@ -351,10 +362,35 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 *expr = sign_before_power(power);
             }
         }
+        Expr::Value(v) if matches!(v.value, Value::HexStringLiteral(_)) => {
+            return Err(SqlError::unsupported("hexadecimal numbers and bit strings are not supported")
+                .with_hint("Bytes are written '\\x1f'::bytea."));
+        }
+        Expr::Collate { expr: inner, collation } => {
+            let name = collation.0.last().and_then(|p| p.as_ident()).map(|i| i.value.to_lowercase());
+            if !matches!(name.as_deref().unwrap_or_default(), "c" | "posix" | "ucs_basic" | "default") {
+                return Err(SqlError::unsupported(format!("collation {collation} is not supported"))
+                    .with_hint("Texts are compared by code points, which is COLLATE \"C\"."));
+            }
+            *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
+        }
         Expr::Extract { field, expr: of, .. } => {
             if let Some(product) = seconds(&field.to_string().to_lowercase(), of.as_ref().clone()) {
                 *expr = product;
             }
+        }
+        Expr::BinaryOp { left, op, right } if compares(op) && (is_call(left, "uuid_in") != is_call(right, "uuid_in")) => {
+            for side in [left, right] {
+                if matches!(side.as_ref(), Expr::Value(_)) {
+                    let text = std::mem::replace(side.as_mut(), Expr::Value(Value::Null.into()));
+                    **side = call("uuid_in", vec![text]);
+                }
+            }
+        }
+        Expr::BinaryOp { left, op, right } if compares(op) && (is_json(left) || is_json(right)) => {
+            return Err(SqlError::unsupported("comparisons of json values are not supported")
+                .with_detail("json is text here, and texts that mean the same would differ.")
+                .with_hint("Compare members: value ->> 'key' = 'a'."));
         }
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Eq | BinaryOperator::NotEq), right } => {
             if let Some(tests) = rows_equal(left, right, *op == BinaryOperator::Eq) {
@@ -424,6 +460,36 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 .with_detail("Its values are padded with blanks that do not count when they are compared.")
                 .with_hint("Use text, or varchar(n)."));
         }
+        Expr::TypedString(typed) if typed_text(&typed.data_type).is_some() => {
+            if let Some(function) = typed_text(&typed.data_type) {
+                *expr = call(function, vec![Expr::Value(typed.value.clone())]);
+            }
+        }
+        Expr::TypedString(typed) if is_numeric(&typed.data_type) => {
+            if let Value::SingleQuotedString(text) = &typed.value.value {
+                typed.data_type = exact(text, &typed.data_type)?;
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
+            if is_numeric(data_type) =>
+        {
+            match literal_text(inner) {
+                Some(text) => *data_type = exact(&text, data_type)?,
+                None if matches!(inner.as_ref(), Expr::Value(_)) => {}
+                None => {
+                    let inner = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+                    *expr = call(TO_NUMERIC, vec![inner]);
+                }
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
+            if typed_text(data_type).is_some() =>
+        {
+            if let Some(function) = typed_text(data_type) {
+                let inner = std::mem::replace(inner.as_mut(), Expr::Value(Value::Null.into()));
+                *expr = call(function, vec![inner]);
+            }
+        }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, .. } => {
             // PostgreSQL cuts off what is too long for the type of a cast.
             if let Some(length) = length_of(data_type) {
@@ -478,12 +544,20 @@ fn reword_value(value: &mut Value, words: fn(&str) -> Option<String>) -> bool {
     words(text).map(|new| *text = new).is_some()
 }
 
+fn compares(op: &BinaryOperator) -> bool {
+    use BinaryOperator as B;
+    matches!(op, B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq)
+}
+
+/// What casts to json have become.
 fn is_json(expr: &Expr) -> bool {
-    let json = |t: &DataType| matches!(t, DataType::JSON | DataType::JSONB);
+    is_call(expr, "json_in")
+}
+
+fn is_call(expr: &Expr, name: &str) -> bool {
     match expr {
-        Expr::Cast { data_type, .. } => json(data_type),
-        Expr::TypedString(typed) => json(&typed.data_type),
-        Expr::Nested(inner) => is_json(inner),
+        Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| i.value == name),
+        Expr::Nested(inner) => is_call(inner, name),
         _ => false,
     }
 }
@@ -491,6 +565,55 @@ fn is_json(expr: &Expr) -> bool {
 fn is_wall_clock(data_type: &DataType) -> bool {
     use ast::TimezoneInfo as Z;
     matches!(data_type, DataType::Timestamp(_, Z::None | Z::WithoutTimeZone))
+}
+
+/// The function that reads a type which is kept as text.
+fn typed_text(data_type: &DataType) -> Option<&'static str> {
+    match data_type {
+        DataType::JSON | DataType::JSONB => Some("json_in"),
+        DataType::Uuid => Some("uuid_in"),
+        _ => None,
+    }
+}
+
+/// `numeric` without precision.
+fn is_numeric(data_type: &DataType) -> bool {
+    use ast::ExactNumberInfo::None;
+    matches!(data_type, DataType::Numeric(None) | DataType::Decimal(None) | DataType::Dec(None))
+}
+
+/// The text of a number, quoted or not, with its sign.
+fn literal_text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(v) => match &v.value {
+            Value::Number(n, _) => Some(n.clone()),
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr } | Expr::Nested(expr) => literal_text(expr),
+        _ => None,
+    }
+}
+
+/// A numeric with the digits that are written, so that none is lost and none comes in addition.
+fn exact(text: &str, data_type: &DataType) -> Result<DataType> {
+    let Some(scale) = scale_of(text.trim()) else { return Ok(data_type.clone()) };
+    if scale > i64::from(MAX_PRECISION) {
+        return Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "value overflows numeric format")
+            .with_detail(format!("A numeric has at most {MAX_PRECISION} digits; {text} has {scale} behind the point."))
+            .with_hint("Use double precision."));
+    }
+    Ok(DataType::Numeric(ast::ExactNumberInfo::PrecisionAndScale(MAX_PRECISION.into(), scale)))
+}
+
+/// How many digits a number has behind its point. None where the text is no number.
+fn scale_of(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = match text.find(['e', 'E']) {
+        Some(at) => (&text[..at], text[at + 1..].parse::<i64>().ok()?),
+        None => (text, 0),
+    };
+    let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    Some(i64::try_from(fraction).ok()?.saturating_sub(exponent).max(0))
 }
 
 fn is_float(data_type: &DataType) -> bool {
@@ -538,7 +661,7 @@ fn length_of(data_type: &DataType) -> Option<u64> {
     }
 }
 
-fn number(n: &str) -> Expr {
+pub(super) fn number(n: &str) -> Expr {
     Expr::Value(Value::Number(n.to_owned(), false).into())
 }
 
@@ -559,65 +682,6 @@ pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
     })
 }
 
-/// EXISTS in a select list, which the engine has no operator for: `(SELECT count(*) > 0 FROM (…))`.
-struct ExistsRewriter {
-    depth: usize,
-}
-
-impl VisitorMut for ExistsRewriter {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        // EXISTS in the WHERE clause of an inner query stays: it is a semi-join there.
-        if self.depth == 0
-            && let Expr::Exists { .. } = expr
-            && let Expr::Exists { subquery, negated } = std::mem::replace(expr, Expr::Value(Value::Null.into()))
-        {
-            let mut select = select_all(ObjectName::from(vec![Ident::new("t")]));
-            let op = if negated { ast::BinaryOperator::Eq } else { ast::BinaryOperator::Gt };
-            let mut count = call("count", vec![]);
-            if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut count {
-                list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
-            }
-            select.projection = vec![SelectItem::UnnamedExpr(Expr::BinaryOp {
-                left: Box::new(count),
-                op,
-                right: Box::new(number("0")),
-            })];
-            select.from[0].relation = TableFactor::Derived {
-                lateral: false,
-                subquery,
-                alias: Some(TableAlias { explicit: true, name: Ident::new("found"), columns: vec![] }),
-                sample: None,
-            };
-            let query = Query {
-                with: None,
-                body: Box::new(SetExpr::Select(Box::new(select))),
-                order_by: None,
-                limit_clause: None,
-                fetch: None,
-                locks: vec![],
-                for_clause: None,
-                settings: None,
-                format_clause: None,
-                pipe_operators: vec![],
-            };
-            *expr = Expr::Subquery(Box::new(query));
-        }
-        ControlFlow::Continue(())
-    }
-}
-
 /// The name that the output has before it is rewritten.
 fn name_before(item: &mut SelectItem) {
     struct Has(bool);
@@ -626,7 +690,10 @@ fn name_before(item: &mut SelectItem) {
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             self.0 |= match expr {
                 Expr::Exists { .. } | Expr::AnyOp { .. } | Expr::AllOp { .. } => true,
-                Expr::Cast { data_type, .. } => length_of(data_type).is_some(),
+                Expr::Cast { data_type, .. } => {
+                    length_of(data_type).is_some() || is_numeric(data_type) || typed_text(data_type).is_some()
+                }
+                Expr::TypedString(typed) => typed_text(&typed.data_type).is_some(),
                 Expr::BinaryOp { op, .. } => matches!(op, BinaryOperator::PGExp),
                 Expr::Extract { .. } => true,
                 Expr::Function(f) => f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|name| {
@@ -648,7 +715,7 @@ fn name_before(item: &mut SelectItem) {
     }
     let SelectItem::UnnamedExpr(expr) = item else { return };
     let mut has = Has(false);
-    let _ = ast::Visit::visit(expr, &mut has);
+    let _ = walk(&*expr, &mut has);
     if has.0 {
         let alias = Ident::with_quote('"', super::naming::output_name(expr));
         let expr = std::mem::replace(expr, Expr::Value(Value::Null.into()));

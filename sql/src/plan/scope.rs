@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Query, TableFactor, Visit, VisitMut, Visitor, VisitorMut};
+use sqlparser::ast::{Query, TableFactor, Visitor, VisitorMut};
 
 use sqlparser::tokenizer::Location;
 
-use crate::dialect::{Name, fold};
+use crate::dialect::{Name, fold, walk, walk_mut};
 
 /// Names of WITH queries that are visible in some query.
 type Ctes = Vec<String>;
@@ -86,7 +86,7 @@ pub(super) fn tables(query: &Query) -> Vec<TableName> {
         }
     }
     let mut v = V { scopes: Scopes::default(), found: Vec::new() };
-    let _ = query.visit(&mut v);
+    let _ = walk(query, &mut v);
     v.found
 }
 
@@ -115,7 +115,7 @@ pub(super) fn each_query<E>(
         }
     }
     let mut v = V { scopes: Scopes::default(), f };
-    match query.visit(&mut v) {
+    match walk_mut(query, &mut v) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(e) => Err(e),
     }

@@ -15,7 +15,7 @@ pub(crate) fn timestamptz() -> DataType {
 }
 
 /// The type of a `numeric` without precision: every bigint fits, and more digits than a double has.
-const NUMERIC: DataType = DataType::Decimal128(38, 18);
+pub(super) const NUMERIC: DataType = DataType::Decimal128(38, 18);
 
 #[derive(Debug)]
 pub(crate) struct PostgresTypes;

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, Visit, Visitor,
+    SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, TableWithJoins, Visitor,
     WildcardAdditionalOptions,
 };
 use tidewater_catalogs::HiddenColumn;
@@ -17,7 +17,7 @@ use tidewater_catalogs::HiddenColumn;
 use super::relation::Relation;
 use super::scope;
 use crate::SqlError;
-use crate::dialect::{Name, fold};
+use crate::dialect::{Name, fold, walk};
 use crate::error::Result;
 
 /// Hidden columns that an expression of the query names. Too many do no harm, too few would: columns of that name
@@ -62,7 +62,7 @@ pub(super) fn mentioned(query: &Query) -> Vec<HiddenColumn> {
         }
     }
     let mut v = V(Vec::new());
-    let _ = query.visit(&mut v);
+    let _ = walk(query, &mut v);
     v.0.sort_by_key(|c| HiddenColumn::ALL.iter().position(|a| a == c));
     v.0
 }

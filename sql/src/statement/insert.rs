@@ -13,11 +13,11 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{
-    self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visit, Visitor,
+    self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor,
 };
 use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
 
-use crate::dialect::{Name, fold, parse_type, type_name};
+use crate::dialect::{Name, fold, parse_type, type_name, walk};
 use crate::error::Result;
 use crate::plan::relation::{self, Relation, StreamRelation};
 use crate::plan::{Planner, Purpose, assign, rewrite};
@@ -419,7 +419,7 @@ fn is_values(source: &Query) -> bool {
         }
     }
     let mut found = Found(false);
-    let _ = source.visit(&mut found);
+    let _ = walk(source, &mut found);
     found.0
 }
 

@@ -303,7 +303,7 @@ async fn poison_is_named() {
     supervisor.start(world.definition()).unwrap();
     let error = failed(&supervisor, &world).await;
     assert_eq!(error.code, "POISON");
-    assert!(error.message.contains("partition: 0, offsets: [0, 5)"), "{}", error.message);
+    assert!(error.message.contains("partition: 0, offset: 2"), "{}", error.message);
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 mod convert_from;
 mod format;
+mod input;
 
 use datafusion::logical_expr::ScalarUDF;
 
-pub(crate) const FUNCTIONS: &[fn() -> ScalarUDF] = &[convert_from::function, format::function];
+pub(crate) const FUNCTIONS: &[fn() -> ScalarUDF] =
+    &[convert_from::function, format::function, input::json, input::uuid];

@@ -1,0 +1,197 @@
+//! Zero is one number, with a sign or without. The engine orders -0 before 0, and takes them for two keys.
+
+use std::any::Any;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Float32Type, Float64Type};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue, exec_err};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
+    Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+/// A comparison with zero. None where it is none, or not of floats.
+pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
+    let zero = |e: &Expr| match e {
+        Expr::Literal(ScalarValue::Float64(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Float32(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Int64(Some(0)) | ScalarValue::Int32(Some(0)), _) => true,
+        Expr::Literal(ScalarValue::Decimal128(Some(0), ..), _) => true,
+        _ => false,
+    };
+    let (value, op) = match (zero(&b.left), zero(&b.right)) {
+        (false, true) => (b.left.as_ref().clone(), b.op),
+        (true, false) => (b.right.as_ref().clone(), b.op.swap()?),
+        _ => return None,
+    };
+    let (low, high) = match value.get_type(schema.as_ref()).ok()? {
+        DataType::Float64 => (lit(-0.0_f64), lit(0.0_f64)),
+        DataType::Float32 => (lit(-0.0_f32), lit(0.0_f32)),
+        _ => return None,
+    };
+    Some(match op {
+        Operator::Eq => value.between(low, high),
+        Operator::NotEq => value.not_between(low, high),
+        Operator::Lt => value.lt(low),
+        Operator::LtEq => value.lt_eq(high),
+        Operator::Gt => value.gt(high),
+        Operator::GtEq => value.gt_eq(low),
+        _ => return None,
+    })
+}
+
+
+/// Two floats that are compared, neither of them known. False where they are something else.
+pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
+    let open = |e: &Expr| !matches!(e, Expr::Literal(..)) && is_float(e, schema);
+    if !open(&b.left) || !open(&b.right) {
+        return false;
+    }
+    for side in [&mut b.left, &mut b.right] {
+        **side = plus_zero(side);
+    }
+    true
+}
+
+/// Keys of groups, joins and DISTINCT. Runs after type coercion; may run twice over one plan.
+#[derive(Debug)]
+pub(super) struct UnsignedKeys;
+
+impl AnalyzerRule for UnsignedKeys {
+    fn name(&self) -> &str {
+        "unsigned_keys"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(keys).map(|t| t.data)
+    }
+}
+
+fn keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    match plan {
+        LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. })
+            if group_expr.iter().any(|e| is_key(e, &schema)) || aggr_expr.iter().any(|e| has_distinct(e, &schema)) =>
+        {
+            let group = group_expr.into_iter().map(|e| if is_key(&e, &schema) { named(e) } else { e }).collect();
+            let aggregates = aggr_expr
+                .into_iter()
+                .map(|e| if has_distinct(&e, &schema) { distinct(e, &schema) } else { Ok(e) })
+                .collect::<Result<_>>()?;
+            Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, group, aggregates)?)))
+        }
+        LogicalPlan::Distinct(Distinct::All(input)) if input.schema().fields().iter().any(|f| f.data_type().is_floating()) => {
+            let columns = input.schema().columns().into_iter().map(Expr::Column);
+            let columns: Vec<Expr> =
+                columns.map(|e| if is_key(&e, input.schema()) { named(e) } else { e }).collect();
+            let input = LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?;
+            Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(Arc::new(input)))))
+        }
+        LogicalPlan::Join(mut join) if join.on.iter().any(|(l, r)| is_key(l, &schema) && is_key(r, &schema)) => {
+            for (left, right) in &mut join.on {
+                if is_key(left, &schema) && is_key(right, &schema) {
+                    *left = plus_zero(left);
+                    *right = plus_zero(right);
+                }
+            }
+            Ok(Transformed::yes(LogicalPlan::Join(join)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|t| t.is_floating())
+}
+
+fn is_key(expr: &Expr, schema: &DFSchema) -> bool {
+    let call = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        other => other,
+    };
+    is_float(expr, schema)
+        && !matches!(call, Expr::ScalarFunction(f) if f.name() == NAME)
+        && !matches!(call, Expr::GroupingSet(_) | Expr::Literal(..))
+}
+
+fn named(expr: Expr) -> Expr {
+    let (relation, name) = expr.qualified_name();
+    plus_zero(&expr.unalias()).alias_qualified(relation, name)
+}
+
+/// `count(DISTINCT x)` and its kin over floats.
+fn has_distinct(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::Alias(alias) => has_distinct(&alias.expr, schema),
+        Expr::AggregateFunction(f) => f.params.distinct && f.params.args.iter().any(|a| is_key(a, schema)),
+        _ => false,
+    }
+}
+
+fn distinct(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let (relation, name) = expr.qualified_name();
+    let Expr::AggregateFunction(AggregateFunction { func, mut params }) = expr.unalias() else {
+        return exec_err!("an aggregate was expected");
+    };
+    for arg in params.args.iter_mut().filter(|a| is_key(a, schema)) {
+        *arg = plus_zero(arg);
+    }
+    Ok(Expr::AggregateFunction(AggregateFunction { func, params }).alias_qualified(relation, name))
+}
+
+const NAME: &str = "unsigned_zero";
+
+static UNSIGNED_ZERO: LazyLock<Arc<ScalarUDF>> =
+    LazyLock::new(|| Arc::new(ScalarUDF::from(UnsignedZero { signature: Signature::any(1, Volatility::Immutable) })));
+
+fn plus_zero(expr: &Expr) -> Expr {
+    UNSIGNED_ZERO.call(vec![expr.clone()])
+}
+
+/// The float itself, and 0 for -0.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct UnsignedZero {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for UnsignedZero {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn name(&self) -> &str {
+        NAME
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
+        Ok(args.first().cloned().unwrap_or(DataType::Null))
+    }
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let Some(arg) = args.args.into_iter().next() else { return exec_err!("{NAME} takes one argument") };
+        // The sum of -0 and 0 is 0.
+        Ok(match arg {
+            ColumnarValue::Array(a) => ColumnarValue::Array(match a.data_type() {
+                DataType::Float64 => {
+                    Arc::new(a.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| v + 0.0)) as ArrayRef
+                }
+                DataType::Float32 => Arc::new(a.as_primitive::<Float32Type>().unary::<_, Float32Type>(|v| v + 0.0)),
+                _ => a,
+            }),
+            ColumnarValue::Scalar(ScalarValue::Float64(v)) => {
+                ColumnarValue::Scalar(ScalarValue::Float64(v.map(|v| v + 0.0)))
+            }
+            ColumnarValue::Scalar(ScalarValue::Float32(v)) => {
+                ColumnarValue::Scalar(ScalarValue::Float32(v.map(|v| v + 0.0)))
+            }
+            other => other,
+        })
+    }
+}
