@@ -164,6 +164,7 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     }
     // Expressions are kept as text, so the "decompiler" has nothing to do.
     add("pg_get_expr", &text, 1, Arc::new(|a| utf8(&string(&a[0]))));
+    add("pg_char_to_encoding", &DataType::Int32, 1, Arc::new(|_| ScalarValue::Int32(Some(6))));
     add("pg_encoding_to_char", &text, 1, Arc::new(|a| utf8(if int(&a[0]) == 6 { "UTF8" } else { "" })));
     for name in ["quote_ident", "quote_literal"] {
         let body: Body = if name == "quote_ident" {
