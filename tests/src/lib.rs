@@ -15,7 +15,7 @@ pub use client::{Client, SqlFailure, connect};
 pub use embedded::EmbeddedServer;
 pub use kafka::Kafka;
 pub use ledger::{LEDGER_COLUMNS, Ledger, LedgerCheck, create_topic};
-pub use parts::{Azure, Postgres, RestCatalog, S3};
+pub use parts::{Azure, Google, Postgres, RestCatalog, S3};
 pub use proxy::{Mode, Proxy};
 pub use spark::{Spark, SparkAnswer, SparkTables};
 

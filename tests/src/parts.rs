@@ -122,6 +122,50 @@ impl S3 {
     }
 }
 
+/// fake-gcs-server: Google Cloud Storage, with what it lacks of uploads put before it.
+pub struct Google {
+    _processes: [Running; 2],
+    port: u16,
+}
+
+impl Google {
+    pub fn start(parts: &Path, dir: &Path) -> Result<Self> {
+        let (port, inner) = (free_port()?, free_port()?);
+        let host = format!("127.0.0.1:{inner}");
+        let mut command = Command::new(parts.join("bin/fake-gcs-server"));
+        command.args(["-scheme", "http", "-host", "127.0.0.1", "-port", &inner.to_string()]).args([
+            "-backend",
+            "memory",
+            "-public-host",
+            &host,
+        ]);
+        let mut server = Running::start(&mut command, dir.join("google.log"))?;
+        server.wait("fake-gcs-server to start", || Ok(TcpStream::connect(&host).is_ok()))?;
+        let mut command = Command::new("python3");
+        command
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("e2e/gcs_uploads.py"))
+            .args([port.to_string(), inner.to_string()]);
+        let mut uploads = Running::start(&mut command, dir.join("google-uploads.log"))?;
+        uploads.wait("uploads to be taken", || Ok(TcpStream::connect(("127.0.0.1", port)).is_ok()))?;
+        let bucket = r#"{"name":"lake"}"#;
+        let mut stream = TcpStream::connect(&host)?;
+        write!(
+            stream,
+            "POST /storage/v1/b HTTP/1.0\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{bucket}",
+            bucket.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.split_whitespace().nth(1) == Some("200"), "no bucket was made: {answer}");
+        Ok(Self { _processes: [uploads, server], port })
+    }
+
+    /// Names and values as Iceberg has them.
+    pub fn options(&self) -> Vec<(&'static str, String)> {
+        vec![("gcs.service.host", format!("http://127.0.0.1:{}", self.port)), ("gcs.no-auth", "true".to_owned())]
+    }
+}
+
 /// Azurite: Azure's blob protocol.
 pub struct Azure {
     _process: Running,

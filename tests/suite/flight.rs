@@ -133,7 +133,8 @@ async fn subscribe(addr: SocketAddr, broker: SocketAddr) -> Result<()> {
     let mut client = connect(addr).await?;
     let definitions = [
         format!("CREATE CONNECTION k TO KAFKA WITH (brokers = '{broker}')"),
-        "CREATE STREAM s (id BIGINT) WITH (connection = 'k', topic = 's', create_topic = true, partitions = 1)".to_owned(),
+        "CREATE STREAM s (id BIGINT) WITH (connection = 'k', topic = 's', create_topic = true, partitions = 1)"
+            .to_owned(),
         "INSERT INTO s (id) VALUES (10), (11)".to_owned(),
     ];
     for sql in definitions {

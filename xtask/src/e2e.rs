@@ -15,7 +15,10 @@ const FLIGHT_JDBC: &str = "org.apache.arrow:flight-sql-jdbc-driver:18.3.0";
 const ICEBERG_VERSION: &str = "1.11.0";
 const AZURITE_VERSION: &str = "3.37.0";
 /// Object stores that are built from their sources: program, package, version.
-const GO_PROGRAMS: &[(&str, &str, &str)] = &[("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0")];
+const GO_PROGRAMS: &[(&str, &str, &str)] = &[
+    ("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0"),
+    ("fake-gcs-server", "github.com/fsouza/fake-gcs-server", "v1.56.1"),
+];
 const PYTHON_PACKAGES: &[&str] = &[
     "pyiceberg[sql-sqlite,s3fs]==0.12.0",
     "pyarrow==26.0.1",

@@ -134,7 +134,14 @@ pub fn functions(snapshot: &Arc<CatalogSnapshot>) -> Vec<Arc<ScalarUDF>> {
     };
     add("obj_description", &text, 1, described(|_| 0));
     add("col_description", &text, 2, described(|a| int(&a[1])));
-    for name in ["pg_type_is_visible", "pg_function_is_visible", "pg_operator_is_visible", "pg_collation_is_visible", "pg_conversion_is_visible", "pg_ts_dict_is_visible"] {
+    for name in [
+        "pg_type_is_visible",
+        "pg_function_is_visible",
+        "pg_operator_is_visible",
+        "pg_collation_is_visible",
+        "pg_conversion_is_visible",
+        "pg_ts_dict_is_visible",
+    ] {
         add(name, &boolean, 1, Arc::new(|_| bool(Some(true))));
     }
     for name in [

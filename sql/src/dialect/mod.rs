@@ -40,8 +40,8 @@ pub use options::{OptionValue, Options};
 pub(crate) use options::{known as known_option, list};
 pub use split::parse;
 pub(crate) use split::{parse_stored, parse_type};
-pub(crate) use tree::{walk, walk_mut};
 pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
+pub(crate) use tree::{walk, walk_mut};
 pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};
 
 /// The parts of the grammar that expressions and queries share with PostgreSQL.

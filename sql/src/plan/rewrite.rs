@@ -6,15 +6,14 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{
     self, AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr,
-    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value,
-    VisitorMut,
+    Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitorMut,
 };
 
 use super::numeric::MAX_PRECISION;
 use super::subqueries;
 use super::words::{
-    AS_IS, TO_NUMERIC, dot_is_any, like_any, minus_interval, plain_interval, quantified, renamed, row_is_null, rows_equal, seconds,
-    sign_before_power, without_zone,
+    AS_IS, TO_NUMERIC, dot_is_any, like_any, minus_interval, plain_interval, quantified, renamed, row_is_null,
+    rows_equal, seconds, sign_before_power, without_zone,
 };
 use crate::dialect::{ParsedStatement, fold, stream_marker, walk, walk_mut};
 use crate::error::Result;
@@ -379,7 +378,9 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
                 *expr = product;
             }
         }
-        Expr::BinaryOp { left, op, right } if compares(op) && (is_call(left, "uuid_in") != is_call(right, "uuid_in")) => {
+        Expr::BinaryOp { left, op, right }
+            if compares(op) && (is_call(left, "uuid_in") != is_call(right, "uuid_in")) =>
+        {
             for side in [left, right] {
                 if matches!(side.as_ref(), Expr::Value(_)) {
                     let text = std::mem::replace(side.as_mut(), Expr::Value(Value::Null.into()));

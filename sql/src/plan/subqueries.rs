@@ -50,8 +50,7 @@ fn counted(mut subquery: Query, negated: bool) -> Query {
     if let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut count {
         list.args.push(FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
     }
-    let found =
-        SelectItem::UnnamedExpr(Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number("0")) });
+    let found = SelectItem::UnnamedExpr(Expr::BinaryOp { left: Box::new(count), op, right: Box::new(number("0")) });
     // The rows of a plain SELECT are counted where they are, so that they may depend on the row outside.
     if let SetExpr::Select(select) = subquery.body.as_mut()
         && subquery.limit_clause.is_none()
@@ -108,7 +107,10 @@ fn query(body: SetExpr) -> Query {
 pub(super) fn name_recursive(cte: &mut Cte) {
     let SetExpr::SetOperation { left, .. } = cte.query.body.as_mut() else { return };
     let mut first = select_all(ObjectName(vec![]));
-    let rows = std::mem::replace(left.as_mut(), SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![] }));
+    let rows = std::mem::replace(
+        left.as_mut(),
+        SetExpr::Values(Values { explicit_row: false, value_keyword: false, rows: vec![] }),
+    );
     first.from[0].relation = TableFactor::Derived {
         lateral: false,
         subquery: Box::new(query(rows)),

@@ -12,8 +12,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder,
-    Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    Aggregate, BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
+    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -46,7 +46,6 @@ pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
         _ => return None,
     })
 }
-
 
 /// Two floats that are compared, neither of them known. False where they are something else.
 pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
@@ -87,10 +86,11 @@ fn keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 .collect::<Result<_>>()?;
             Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, group, aggregates)?)))
         }
-        LogicalPlan::Distinct(Distinct::All(input)) if input.schema().fields().iter().any(|f| f.data_type().is_floating()) => {
+        LogicalPlan::Distinct(Distinct::All(input))
+            if input.schema().fields().iter().any(|f| f.data_type().is_floating()) =>
+        {
             let columns = input.schema().columns().into_iter().map(Expr::Column);
-            let columns: Vec<Expr> =
-                columns.map(|e| if is_key(&e, input.schema()) { named(e) } else { e }).collect();
+            let columns: Vec<Expr> = columns.map(|e| if is_key(&e, input.schema()) { named(e) } else { e }).collect();
             let input = LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?;
             Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(Arc::new(input)))))
         }

@@ -12,9 +12,7 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
-use sqlparser::ast::{
-    self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor,
-};
+use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor};
 use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
 
 use crate::dialect::{Name, fold, parse_type, type_name, walk};

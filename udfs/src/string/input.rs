@@ -106,7 +106,8 @@ mod tests {
         ] {
             assert_eq!(read_uuid(text).map(|u| u.to_string()), wanted, "{text}");
         }
-        for text in ["", "0011", "{00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeef-", "urn:uuid:0"] {
+        for text in ["", "0011", "{00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeef-", "urn:uuid:0"]
+        {
             assert_eq!(read_uuid(text), None, "{text}");
         }
     }
