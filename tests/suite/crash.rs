@@ -53,7 +53,8 @@ impl Scene<'_> {
             "{}
              CREATE CONNECTION IF NOT EXISTS k TO KAFKA WITH (brokers = '{}');
              CREATE STREAM IF NOT EXISTS ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
-             CREATE STREAMING TABLE IF NOT EXISTS {} PARTITIONED BY (days(event_time)) AS
+             CREATE STREAMING TABLE IF NOT EXISTS {} PARTITIONED BY (days(event_time))
+               TBLPROPERTIES ('write.metadata.compression-codec' = 'gzip') AS
                SELECT p, n, aborted, amount, note, event_time, _partition AS kafka_partition, _offset AS kafka_offset
                FROM STREAM ledger;",
             self.before, self.brokers, self.table

@@ -2,12 +2,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::TableUpdate;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{Snapshot, TableMetadata};
 use moka::future::Cache;
 use tidewater_catalogs::{Error, ErrorKind, NewTable, Result, TableName};
 use uuid::Uuid;
 
-use crate::commit::{Base, MetadataJson, Staged, current_manifests, load_manifest};
+use crate::commit::{
+    Base, MetadataJson, Staged, current_manifests, load_manifest, manifest_paths, metadata_file, print, unpacked,
+};
 use crate::error;
 use crate::new_table::{check_name, new_metadata, ours};
 use crate::pointers::Pointers;
@@ -19,6 +21,8 @@ use crate::storage::Storage;
 
 /// Parsed metadata files that are kept, in bytes of their JSON.
 const PARSED_METADATA_BYTES: u64 = 64 << 20;
+/// Manifest lists of which is kept what they name.
+const NAMED_BYTES: u64 = 32 << 20;
 
 /// Who knows where the metadata of a table is.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(crate) struct Lake {
     cache: Arc<MetadataCache>,
     /// By location: a metadata file never changes. Which one is current is asked each time.
     parsed: Cache<String, Parsed>,
+    /// Prints of the manifests that a manifest list names, by its location.
+    named: Cache<String, Arc<[u64]>>,
     /// Properties of new tables.
     defaults: BTreeMap<String, String>,
     /// How many answers to swaps are lost from now on.
@@ -90,11 +96,18 @@ impl Lake {
                 u32::try_from(if parsed.json.is_some() { 2 * parsed.bytes } else { parsed.bytes }).unwrap_or(u32::MAX)
             })
             .build();
+        let named = Cache::builder()
+            .max_capacity(NAMED_BYTES)
+            .weigher(|location: &String, prints: &Arc<[u64]>| {
+                u32::try_from(2 * location.len() + 8 * prints.len()).unwrap_or(u32::MAX)
+            })
+            .build();
         Self {
             backend,
             storage,
             cache,
             parsed,
+            named,
             defaults,
             #[cfg(test)]
             lost_answers: 0.into(),
@@ -228,10 +241,22 @@ impl Lake {
     }
 
     async fn parse(&self, location: &str) -> Result<Parsed> {
-        let content = self.storage.read(location).await?;
-        let bytes = content.len();
-        let metadata = parse_metadata(content, location).await?;
-        Ok(Parsed { metadata: Arc::new(metadata), json: None, bytes })
+        let file = self.storage.read(location).await?;
+        let at = location.to_owned();
+        // Off the async threads: a table with many snapshots has megabytes of it.
+        let parsed = tokio::task::spawn_blocking(move || parse(file).map_err(|e| e.with_context("file", at)));
+        error::joined(parsed.await)
+    }
+
+    /// Prints of the manifests of a snapshot. Expiry asks for those of every snapshot that stays, each time.
+    pub(crate) async fn named(&self, state: &TableState, snapshot: &Snapshot) -> Result<Arc<[u64]>> {
+        let list = snapshot.manifest_list();
+        if let Some(known) = self.named.get(list).await {
+            return Ok(known);
+        }
+        let prints: Arc<[u64]> = manifest_paths(state, snapshot).await?.iter().map(|path| print(path)).collect();
+        self.named.insert(list.to_owned(), Arc::clone(&prints)).await;
+        Ok(prints)
     }
 
     /// Writes what was staged, then asks the catalog, once.
@@ -245,7 +270,7 @@ impl Lake {
     async fn swap_pointer(&self, pointers: &Pointers, base: &Base, staged: Staged) -> Swap {
         let name = &base.state.name;
         let namespace = name.namespace().join(".");
-        let bytes = staged.files.iter().find(|(at, _)| *at == staged.location).map_or(0, |(_, json)| json.len());
+        let bytes = staged.json.as_ref().map_or(0, |json| json.bytes());
         if let Err(e) = self.storage.write_new(staged.files).await {
             return Swap::Refused(e);
         }
@@ -327,10 +352,8 @@ impl Lake {
                     return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
                 }
                 let metadata = new_metadata(&self.storage, &self.defaults, table)?;
-                let location = format!("{}/metadata/00000-{}.metadata.json", metadata.location(), Uuid::new_v4());
-                let json = serde_json::to_vec(&metadata)
-                    .map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
-                self.storage.write_new(vec![(location.clone(), json.into())]).await?;
+                let (location, file) = metadata_file(None, &metadata, &MetadataJson::of(&metadata)?)?;
+                self.storage.write_new(vec![(location.clone(), file)]).await?;
                 let state = self.state(&name, Arc::new(metadata), &location, self.storage.clone())?;
                 Ok(Unseen { state, updates: Vec::new(), files: Vec::new() })
             }
@@ -485,28 +508,14 @@ pub(crate) fn another(name: &TableName) -> Error {
     Error::not_found(format!("table \"{name}\" was dropped")).with_detail("Another table has its name now.")
 }
 
-/// Off the async threads: a table with many snapshots has megabytes of it.
-async fn parse_metadata(content: bytes::Bytes, location: &str) -> Result<TableMetadata> {
-    const GZIP: [u8; 2] = [0x1f, 0x8b];
-    if content.starts_with(&GZIP) {
-        const SCRATCH: &str = "memory:///read.gz.metadata.json";
-        let memory = iceberg::io::FileIO::new_with_memory();
-        let parsed = async {
-            memory.new_output(SCRATCH)?.write(content).await?;
-            TableMetadata::read_from(&memory, SCRATCH).await
-        };
-        return parsed.await.map_err(|e| error::iceberg("read table metadata", e).with_context("file", location));
-    }
-    let at = location.to_owned();
-    let parsed = tokio::task::spawn_blocking(move || {
-        let metadata = serde_json::from_slice::<TableMetadata>(&content).map_err(|e| {
-            crate::defaults::unknown_type(&content).unwrap_or_else(|| {
-                Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_context("file", at).with_source(e)
-            })
-        })?;
-        crate::defaults::check(&content, &metadata).map(|()| metadata)
-    });
-    error::joined(parsed.await)
+fn parse(file: bytes::Bytes) -> Result<Parsed> {
+    let json = unpacked(file)?;
+    let metadata = serde_json::from_slice::<TableMetadata>(&json).map_err(|e| {
+        crate::defaults::unknown_type(&json)
+            .unwrap_or_else(|| Error::new(ErrorKind::DataCorrupt, "cannot read table metadata").with_source(e))
+    })?;
+    crate::defaults::check(&json, &metadata)?;
+    Ok(Parsed { metadata: Arc::new(metadata), json: None, bytes: json.len() })
 }
 
 /// The changes that make this table out of none.

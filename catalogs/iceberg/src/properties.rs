@@ -22,6 +22,10 @@ pub(crate) const MANIFEST_TARGET_BYTES: (&str, u64) = ("commit.manifest.target-s
 pub(crate) const MANIFEST_MIN_MERGE: (&str, u64) = ("commit.manifest.min-count-to-merge", 50);
 pub(crate) const MANIFEST_MERGE: (&str, bool) = ("commit.manifest-merge.enabled", true);
 
+const METADATA_COMPRESSION: &str = "write.metadata.compression-codec";
+/// Where the property says nothing, metadata files are compressed when their JSON is longer than this.
+const PLAIN_METADATA_BYTES: usize = 1 << 20;
+
 const PREVIOUS_VERSIONS: (&str, u64) = ("write.metadata.previous-versions-max", 50);
 pub(crate) const DELETE_AFTER_COMMIT: (&str, bool) = ("write.metadata.delete-after-commit.enabled", false);
 
@@ -56,6 +60,23 @@ pub(crate) fn get<T: FromStr + Copy>(properties: &HashMap<String, String>, (key,
     }
 }
 
+/// How a metadata file is written. Either is read, whatever the property says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MetadataCodec {
+    None,
+    Gzip,
+}
+
+/// For a metadata file whose JSON has so many bytes. Others may have set the property to what is not known here: plain
+/// files are read by all.
+pub(crate) fn metadata_codec(properties: &HashMap<String, String>, bytes: usize) -> MetadataCodec {
+    match properties.get(METADATA_COMPRESSION) {
+        None if bytes > PLAIN_METADATA_BYTES => MetadataCodec::Gzip,
+        Some(codec) if codec.trim().eq_ignore_ascii_case("gzip") => MetadataCodec::Gzip,
+        _ => MetadataCodec::None,
+    }
+}
+
 /// Checked when a table is made, so that no flow fails on it later.
 pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     for number in [
@@ -81,5 +102,10 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, GC] {
         get(properties, flag)?;
     }
-    Ok(())
+    match properties.get(METADATA_COMPRESSION).map(|codec| codec.trim().to_ascii_lowercase()).as_deref() {
+        None | Some("none" | "gzip") => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "invalid value for table property \"{METADATA_COMPRESSION}\": it must be \"none\" or \"gzip\""
+        ))),
+    }
 }

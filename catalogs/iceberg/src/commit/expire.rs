@@ -1,16 +1,19 @@
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use iceberg::TableRequirement;
 use iceberg::spec::{
     MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
+    TableMetadataBuilder,
 };
 use serde::Deserialize;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::anchor::{self, Descent};
 use super::manifests::read;
-use super::stage::{Base, Staged, expired, metadata_file};
+use super::stage::{Base, Next, Staged, expired};
 use crate::error;
 use crate::lake::{Lake, Swap};
 use crate::properties as p;
@@ -21,6 +24,9 @@ use crate::state::TableState;
 const WORTH_SHARE: usize = 10;
 const WORTH_COUNT: usize = 100;
 
+/// A store far away takes them together for the time of one.
+const LISTS_AT_ONCE: usize = 16;
+
 /// Drops old snapshots from the table, then removes the metadata files that only they named. Data files are never
 /// removed: those that only an expired snapshot names are left for orphan removal.
 pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> Result<()> {
@@ -28,34 +34,38 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
     if !p::get(metadata.properties(), p::GC)? {
         return Ok(());
     }
-    let refs = references(metadata)?;
+    let base = lake.base(Arc::clone(&state)).await?;
+    let refs = references(&base)?;
     let old = expirable(metadata, &refs, now_ms)?;
     if old.is_empty() || old.len() < (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) {
         return Ok(());
     }
     let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
-    let mut builder =
-        metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())).remove_snapshots(&ids);
     let notes = descents(metadata, &ids)?;
-    if !notes.is_empty() {
-        builder = builder.set_properties(notes).map_err(|e| error::iceberg("expire snapshots", e))?;
-    }
-    let built = builder.build().map_err(|e| error::iceberg("expire snapshots", e))?;
+    let alter = |builder: TableMetadataBuilder| {
+        let builder = builder.remove_snapshots(&ids);
+        if notes.is_empty() {
+            return Ok(builder);
+        }
+        builder.set_properties(notes.clone()).map_err(|e| error::iceberg("expire snapshots", e))
+    };
+    let built = alter(metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())))?
+        .build()
+        .map_err(|e| error::iceberg("expire snapshots", e))?;
     let logs = expired(&built.metadata, built.expired_metadata_logs)?;
-    let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
+    let Next { location, file, json } = base.next(&built.metadata, alter)?;
 
     // Read before the swap: afterwards a list that is missing would leave its manifests for ever, and a list that
     // cannot be read must stop the expiry, not the removal.
-    let garbage = only_in_expired(&state, &built.metadata, &old).await?;
+    let garbage = only_in_expired(lake, &state, &built.metadata, &old).await?;
     let kept: HashSet<i64> = built.metadata.snapshots().map(|s| s.snapshot_id()).collect();
 
-    let base = Base { state: Arc::clone(&state), manifests: None, json: None };
     let staged = Staged {
-        files: vec![(location.clone(), file)],
+        files: file.into_iter().collect(),
         metadata: built.metadata,
         location,
         manifests: Arc::new(Vec::new()),
-        json: None,
+        json,
         expired: logs,
         updates: built.changes,
         requirements: unchanged(metadata, &refs),
@@ -94,7 +104,7 @@ async fn still_garbage(state: &TableState, known: &HashSet<i64>, garbage: Vec<St
 }
 
 /// The crate keeps the references to itself, and they are part of the JSON.
-pub(crate) fn references(metadata: &TableMetadata) -> Result<HashMap<String, SnapshotReference>> {
+fn references(base: &Base) -> Result<HashMap<String, SnapshotReference>> {
     #[derive(Deserialize)]
     struct Only {
         #[serde(default)]
@@ -103,6 +113,7 @@ pub(crate) fn references(metadata: &TableMetadata) -> Result<HashMap<String, Sna
     let unreadable = |e: serde_json::Error| {
         Error::new(ErrorKind::DataCorrupt, "cannot read the references of the table").with_source(e)
     };
+    let metadata = base.json.as_ref().map_or(base.state.metadata.as_ref(), |json| json.frame());
     let json = serde_json::to_vec(metadata).map_err(unreadable)?;
     let mut refs = serde_json::from_slice::<Only>(&json).map_err(unreadable)?.refs;
     if let (Some(id), false) = (metadata.current_snapshot_id(), refs.contains_key(MAIN_BRANCH)) {
@@ -196,24 +207,41 @@ fn descents(metadata: &TableMetadata, removed: &[i64]) -> Result<HashMap<String,
 }
 
 /// Manifest lists and manifests that no snapshot of `after` names.
-async fn only_in_expired(state: &TableState, after: &TableMetadata, old: &[&Arc<Snapshot>]) -> Result<Vec<String>> {
-    let mut garbage: HashSet<String> = HashSet::new();
-    for snapshot in old {
-        if !matches!(snapshot.summary().operation, Operation::Append) {
-            tracing::debug!(table = %state.name, snapshot = snapshot.snapshot_id(), "expired snapshot removed data");
-        }
-        garbage.extend(manifest_paths(state, snapshot).await?);
-        garbage.insert(snapshot.manifest_list().to_string());
+async fn only_in_expired(
+    lake: &Lake,
+    state: &TableState,
+    after: &TableMetadata,
+    old: &[&Arc<Snapshot>],
+) -> Result<Vec<String>> {
+    for snapshot in old.iter().filter(|s| !matches!(s.summary().operation, Operation::Append)) {
+        tracing::debug!(table = %state.name, snapshot = snapshot.snapshot_id(), "expired snapshot removed data");
     }
-    for snapshot in after.snapshots() {
-        garbage.remove(snapshot.manifest_list());
-        for path in manifest_paths(state, snapshot).await? {
-            garbage.remove(&path);
-        }
+    let mut lists: HashSet<&str> = old.iter().map(|snapshot| snapshot.manifest_list()).collect();
+    let mut manifests: HashSet<String> = HashSet::new();
+    for some in old.chunks(LISTS_AT_ONCE) {
+        let paths = try_join_all(some.iter().map(|snapshot| manifest_paths(state, snapshot))).await?;
+        manifests.extend(paths.into_iter().flatten());
     }
-    let mut garbage: Vec<String> = garbage.into_iter().collect();
+    // Of what is kept, prints are enough: where two are alike by chance, a file stays.
+    let mut kept: HashSet<u64> = HashSet::new();
+    let after: Vec<&Arc<Snapshot>> = after.snapshots().collect();
+    for some in after.chunks(LISTS_AT_ONCE) {
+        for snapshot in some {
+            lists.remove(snapshot.manifest_list());
+        }
+        let prints = try_join_all(some.iter().map(|snapshot| lake.named(state, snapshot))).await?;
+        kept.extend(prints.iter().flat_map(|prints| prints.iter()));
+    }
+    manifests.retain(|path| !kept.contains(&print(path)));
+    let mut garbage: Vec<String> = lists.into_iter().map(str::to_owned).chain(manifests).collect();
     garbage.sort();
     Ok(garbage)
+}
+
+pub(crate) fn print(path: &str) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
 }
 
 pub(crate) async fn manifest_paths(state: &TableState, snapshot: &Snapshot) -> Result<Vec<String>> {

@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use iceberg::TableRequirement;
+use iceberg::spec::TableMetadataBuilder;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::LakeCommitTable;
 use super::anchor::{descent_property, head_property, tag};
-use super::stage::{Base, Staged, expired, metadata_file};
+use super::stage::{Next, Staged, expired};
 use crate::error;
 use crate::lake::Swap;
 
@@ -27,27 +30,27 @@ pub(super) async fn forget(table: &LakeCommitTable, flow: &str) -> Result<()> {
             r#ref: tag.clone(),
             snapshot_id: Some(snapshot.snapshot_id()),
         }));
-        let built = metadata
-            .as_ref()
-            .clone()
-            .into_builder(Some(state.metadata_location.clone()))
-            .remove_ref(&tag)
-            .remove_properties(&properties)
-            .and_then(|builder| builder.build())
+        let alter = |builder: TableMetadataBuilder| {
+            let builder = builder.remove_ref(&tag).remove_properties(&properties);
+            builder.map_err(|e| error::iceberg("remove an anchor", e))
+        };
+        let built = alter(metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())))?
+            .build()
             .map_err(|e| error::iceberg("remove an anchor", e))?;
         let logs = expired(&built.metadata, built.expired_metadata_logs)?;
-        let (location, file) = metadata_file(&state.metadata_location, &built.metadata)?;
+        let base = table.lake.base(Arc::clone(&state)).await?;
+        let Next { location, file, json } = base.next(&built.metadata, alter)?;
         let staged = Staged {
-            files: vec![(location.clone(), file)],
+            files: file.into_iter().collect(),
             metadata: built.metadata,
             location,
             manifests: Default::default(),
-            json: None,
+            json,
             expired: logs,
             updates: built.changes,
             requirements,
         };
-        match table.lake.swap(&Base { state, manifests: None, json: None }, staged).await {
+        match table.lake.swap(&base, staged).await {
             Swap::Done(_) => return Ok(()),
             Swap::Moved => {}
             Swap::Unknown(e) => last = Some(e),

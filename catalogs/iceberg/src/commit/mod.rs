@@ -28,11 +28,12 @@ use crate::schema::without_ids;
 use crate::state::TableState;
 use crate::storage::Storage;
 use crate::writer::FileWriter;
+pub(crate) use expire::{manifest_paths, print};
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::parse as parse_manifest;
-pub(crate) use metadata_json::MetadataJson;
-pub(crate) use stage::{Base, Change, Staged, stage};
+pub(crate) use metadata_json::{MetadataJson, unpacked};
+pub(crate) use stage::{Base, Change, Staged, metadata_file, stage};
 
 /// A table that flows commit to, bound to one uuid.
 pub(crate) struct LakeCommitTable {

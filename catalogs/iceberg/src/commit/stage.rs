@@ -1,7 +1,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use iceberg::spec::{
     DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
     TableMetadata, TableMetadataBuilder,
@@ -14,7 +13,7 @@ use super::anchor;
 use super::manifests::{self, Namer, NewFile};
 use super::metadata_json::MetadataJson;
 use crate::error;
-use crate::properties as p;
+use crate::properties::{self as p, MetadataCodec};
 use crate::state::TableState;
 use crate::writer::from_staged;
 
@@ -26,6 +25,33 @@ pub(crate) struct Base {
     pub(crate) manifests: Option<Arc<Vec<ManifestFile>>>,
     /// Its JSON, where the metadata file of the next state is ours to write.
     pub(crate) json: Option<Arc<MetadataJson>>,
+}
+
+/// How the next state is written down.
+pub(crate) struct Next {
+    /// Of its metadata file.
+    pub(crate) location: String,
+    /// Where the catalog does not write it by itself.
+    pub(crate) file: Option<NewFile>,
+    pub(crate) json: Option<Arc<MetadataJson>>,
+}
+
+impl Base {
+    /// `change` is what made `metadata` of this state.
+    pub(crate) fn next(
+        &self,
+        metadata: &TableMetadata,
+        change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
+    ) -> Result<Next> {
+        let previous = &self.state.metadata_location;
+        let Some(json) = &self.json else {
+            let location = metadata_location(Some(previous), metadata, MetadataCodec::None);
+            return Ok(Next { location, file: None, json: None });
+        };
+        let json = json.next(metadata, previous, change)?;
+        let (location, file) = metadata_file(Some(previous), metadata, &json)?;
+        Ok(Next { location: location.clone(), file: Some((location, file)), json: Some(Arc::new(json)) })
+    }
 }
 
 /// What a commit does to the table.
@@ -106,15 +132,8 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let builder = alter(metadata.clone().into_builder(Some(state.metadata_location.clone())))?;
     let built = builder.build().map_err(|e| error::iceberg("build table metadata", e))?;
     let expired = expired(&built.metadata, built.expired_metadata_logs)?;
-    let location = metadata_location(&state.metadata_location, &built.metadata);
-    let json = match &base.json {
-        Some(json) => {
-            let (json, file) = json.next(&built.metadata, &state.metadata_location, alter)?;
-            files.push((location.clone(), file));
-            Some(Arc::new(json))
-        }
-        None => None,
-    };
+    let Next { location, file, json } = base.next(&built.metadata, alter)?;
+    files.extend(file);
     let mut requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id },
@@ -167,20 +186,24 @@ pub(crate) fn expired(metadata: &TableMetadata, logs: Vec<iceberg::spec::Metadat
     Ok(logs.into_iter().map(|log| log.metadata_file).collect())
 }
 
-/// The next metadata file.
-pub(crate) fn metadata_file(previous: &str, metadata: &TableMetadata) -> Result<NewFile> {
-    let json =
-        serde_json::to_vec(metadata).map_err(|e| Error::internal("cannot write table metadata").with_source(e))?;
-    Ok((metadata_location(previous, metadata), Bytes::from(json)))
+/// The metadata file after `previous`, or the first.
+pub(crate) fn metadata_file(previous: Option<&str>, metadata: &TableMetadata, json: &MetadataJson) -> Result<NewFile> {
+    Ok((metadata_location(previous, metadata, json.codec()), json.file()?))
 }
 
-/// Where the next metadata file goes: `<version>-<uuid>.metadata.json` beside the table's other metadata.
-fn metadata_location(previous: &str, metadata: &TableMetadata) -> String {
-    let name = previous.rsplit('/').next().unwrap_or_default();
-    let version = name.split(['-', '.']).next().and_then(|v| v.trim_start_matches('v').parse::<u64>().ok());
-    let version = version.map_or_else(|| metadata.metadata_log().len() as u64, |v| v + 1);
+/// `<version>-<uuid>.metadata.json` beside the table's other metadata; others tell compressed files by their names.
+fn metadata_location(previous: Option<&str>, metadata: &TableMetadata, codec: MetadataCodec) -> String {
+    let version = previous.map_or(0, |previous| {
+        let name = previous.rsplit('/').next().unwrap_or_default();
+        let version = name.split(['-', '.']).next().and_then(|v| v.trim_start_matches('v').parse::<u64>().ok());
+        version.map_or_else(|| metadata.metadata_log().len() as u64, |v| v + 1)
+    });
     let directory = metadata.location().trim_end_matches('/');
-    format!("{directory}/metadata/{version:05}-{}.metadata.json", Uuid::new_v4())
+    let packed = match codec {
+        MetadataCodec::None => "",
+        MetadataCodec::Gzip => ".gz",
+    };
+    format!("{directory}/metadata/{version:05}-{}{packed}.metadata.json", Uuid::new_v4())
 }
 
 /// Random and positive, as other implementations choose them.
