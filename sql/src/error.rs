@@ -29,8 +29,6 @@ impl SqlState {
     pub const INVALID_PARAMETER: Self = Self("22023");
     pub const INVALID_TEXT: Self = Self("22P02");
     pub const INVALID_REGEX: Self = Self("2201B");
-    pub const INVALID_LOGARITHM_ARGUMENT: Self = Self("2201E");
-    pub const INVALID_POWER_ARGUMENT: Self = Self("2201F");
     pub const NOT_NULL_VIOLATION: Self = Self("23502");
     pub const ACTIVE_TRANSACTION: Self = Self("25001");
     pub const READ_ONLY_TRANSACTION: Self = Self("25006");

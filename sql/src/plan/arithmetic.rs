@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::domain::{any, overflow};
+use crate::{SqlError, SqlState};
 
 /// The checked form of an operation on two values of one type. None where the engine's own form is right.
 pub(super) fn checked(binary: &BinaryExpr, left: &DataType, right: &DataType) -> Option<Expr> {
@@ -72,6 +72,19 @@ impl Checked {
             return Err(overflow().into());
         }
         Ok(done)
+    }
+}
+
+fn overflow() -> SqlError {
+    SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, "value out of range: overflow")
+}
+
+/// Whether one of the floats, where they are such, passes the test.
+fn any(values: &dyn Array, test: impl Fn(f64) -> bool) -> bool {
+    match values.data_type() {
+        DataType::Float64 => values.as_primitive::<Float64Type>().iter().flatten().any(test),
+        DataType::Float32 => values.as_primitive::<Float32Type>().iter().flatten().any(|v| test(f64::from(v))),
+        _ => false,
     }
 }
 

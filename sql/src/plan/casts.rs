@@ -14,14 +14,13 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Case, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, binary_expr, cast, lit};
 use datafusion::optimizer::AnalyzerRule;
 
 use super::arithmetic;
 use super::text_functions::{float_text, interval_text, rint, timestamp_text};
 use super::types::timestamptz;
-use super::{domain, walk, zones};
+use super::{walk, zones};
 use crate::SqlError;
 
 #[derive(Debug)]
@@ -112,9 +111,6 @@ impl Rules {
                 let floating = f.args[0].get_type(schema)?.is_floating();
                 Ok(if floating { Transformed::yes(rint().call(f.args.clone())) } else { Transformed::no(expr) })
             }
-            Expr::ScalarFunction(f) if let Some(checked) = domain::checked(f) => Ok(Transformed::yes(checked)),
-            // PostgreSQL joins texts as they are printed, and prints booleans short.
-            Expr::ScalarFunction(f) if matches!(f.name(), "concat" | "concat_ws") => Ok(short_booleans(f, schema)),
             Expr::ScalarFunction(f) if WALL_CLOCK.contains(&f.name()) => {
                 let Some(zoned) = &self.zoned else { return Ok(Transformed::no(expr)) };
                 let returned = expr.get_type(schema)?;
@@ -232,6 +228,19 @@ impl Rules {
     /// Days and months of the session's zone, added to an instant. None where the engine's own sum is right.
     fn days(&self, b: &BinaryExpr, left: &DataType, right: &DataType) -> Option<Expr> {
         let Some(DataType::Timestamp(_, Some(zone))) = &self.zoned else { return None };
+        // The time between two: the wall clock is one of the session's zone.
+        let wall = |t: &DataType| matches!(t, DataType::Timestamp(_, None) | DataType::Date32);
+        let read = |e: &Expr| zones::instant(cast(e.clone(), DataType::Timestamp(TimeUnit::Microsecond, None)), zone);
+        let whole = |e: &Expr| cast(e.clone(), timestamptz());
+        match (left, b.op, right) {
+            (l, Operator::Minus, r) if is_instant(l) && wall(r) => {
+                return Some(binary_expr(whole(&b.left), b.op, read(&b.right)));
+            }
+            (l, Operator::Minus, r) if wall(l) && is_instant(r) => {
+                return Some(binary_expr(read(&b.left), b.op, whole(&b.right)));
+            }
+            _ => {}
+        }
         let (instant, interval) = match (left, b.op, right) {
             (l, Operator::Plus | Operator::Minus, DataType::Interval(_)) if is_instant(l) => (&b.left, &b.right),
             (DataType::Interval(_), Operator::Plus, r) if is_instant(r) => (&b.right, &b.left),
@@ -241,28 +250,6 @@ impl Rules {
         let interval = cast(interval.as_ref().clone(), DataType::Interval(IntervalUnit::MonthDayNano));
         Some(zones::later(instant, interval, b.op == Operator::Minus, zone))
     }
-}
-
-fn short_booleans(f: &ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
-    let mut call = f.clone();
-    let mut changed = false;
-    for arg in &mut call.args {
-        let inner = match &*arg {
-            Expr::Cast(c) => c.expr.as_ref(),
-            other => other,
-        };
-        if matches!(inner.get_type(schema), Ok(DataType::Boolean)) {
-            let letter = |l: &str| Box::new(lit(l));
-            let letters = Case::new(
-                Some(Box::new(inner.clone())),
-                vec![(Box::new(lit(true)), letter("t")), (Box::new(lit(false)), letter("f"))],
-                None,
-            );
-            *arg = Expr::Case(letters);
-            changed = true;
-        }
-    }
-    Transformed::new_transformed(Expr::ScalarFunction(call), changed)
 }
 
 /// Spellings of a time that PostgreSQL reads and Arrow does not. None where there is nothing to change.

@@ -33,6 +33,8 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     state.register_udf(Arc::new(ScalarUDF::from(TypeOf { signature: Signature::any(1, Volatility::Immutable) })))?;
     state.register_udaf(super::sum::sum())?;
     state.register_udaf(super::average::avg())?;
+    state.register_udaf(super::extremes::min())?;
+    state.register_udaf(super::extremes::max())?;
     for (udaf, alias) in [
         (functions_aggregate::variance::var_samp_udaf(), "variance"),
         (functions_aggregate::bool_and_or::bool_and_udaf(), "every"),
@@ -41,7 +43,6 @@ pub(super) fn register(state: &mut SessionState) -> Result<()> {
     }
     state.register_udf(super::quantified::udf())?;
     state.register_udf(super::words::as_is())?;
-    state.register_udf(super::words::to_numeric())?;
     // Its patterns are not PostgreSQL's; with it goes its other name, date_format.
     state.deregister_udf("to_char")?;
     for function in tidewater_udfs::all() {

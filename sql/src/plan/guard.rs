@@ -1,9 +1,13 @@
 //! Shapes that the engine below would answer, but not as PostgreSQL does: refused until they are right.
 
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, RecursiveQuery, Union};
 
 use super::literals::texts;
+use super::numeric::digits;
+use super::types::NUMERIC_SCALE;
+use crate::dialect::type_name;
 use crate::error::Result;
 use crate::{SqlError, SqlState};
 
@@ -28,11 +32,58 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
 }
 
 fn check_node(node: &LogicalPlan) -> Option<SqlError> {
-    let LogicalPlan::Union(union) = node else { return None };
+    match node {
+        LogicalPlan::Union(union) => union_types(union),
+        LogicalPlan::RecursiveQuery(query) => recursive_types(query),
+        _ => None,
+    }
+}
+
+/// The rows that follow are cast to the types of the first, and must lose no digits by it.
+fn recursive_types(query: &RecursiveQuery) -> Option<SqlError> {
+    let LogicalPlan::Projection(next) = query.recursive_term.as_ref() else { return None };
+    next.expr.iter().enumerate().find_map(|(i, expr)| {
+        let Expr::Cast(cast) = expr.clone().unalias_nested().data else { return None };
+        let (from, to) = (cast.expr.get_type(next.input.schema()).ok()?, cast.data_type);
+        let scale = |t: &DataType| digits(t).map(|(_, scale)| scale);
+        let loses = match (scale(&from), scale(&to)) {
+            // Of so many digits as a numeric without precision has, the last may be rounded.
+            (Some(from), Some(to)) => from > to && to < NUMERIC_SCALE,
+            (None, Some(_)) => from.is_floating(),
+            _ => false,
+        };
+        loses.then(|| {
+            let message = format!(
+                "recursive query \"{}\" column {} has type {} in non-recursive term but type {} overall",
+                query.name,
+                i + 1,
+                declared(&to),
+                declared(&from)
+            );
+            SqlError::new(SqlState::TYPE_MISMATCH, message).with_hint("Cast both terms to one type.")
+        })
+    })
+}
+
+fn declared(t: &DataType) -> String {
+    type_name(t).map_or_else(|| t.to_string(), |name| name.to_lowercase())
+}
+
+/// A literal or parameter, which has no type of its own.
+fn is_open(plan: &LogicalPlan, column: usize) -> bool {
+    let LogicalPlan::Projection(projection) = plan else { return matches!(plan, LogicalPlan::Values(_)) };
+    let expr = projection.expr.get(column).map(|e| e.clone().unalias_nested().data);
+    matches!(expr, Some(Expr::Literal(..) | Expr::Placeholder(_)))
+}
+
+fn union_types(union: &Union) -> Option<SqlError> {
     let (first, others) = union.inputs.split_first()?;
     for other in others {
-        for (a, b) in first.schema().fields().iter().zip(other.schema().fields()) {
+        for (i, (a, b)) in first.schema().fields().iter().zip(other.schema().fields()).enumerate() {
             let (a, b) = (a.data_type(), b.data_type());
+            if is_open(first, i) || is_open(other, i) {
+                continue;
+            }
             if texts(a, b) || texts(b, a) {
                 let name = tidewater_catalogs_system::type_name;
                 let message = format!("UNION types {} and {} cannot be matched", name(a), name(b));

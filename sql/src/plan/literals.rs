@@ -7,7 +7,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr::{Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
 };
@@ -68,6 +68,8 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 *between.high = high;
             }
             changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
+            let (low, high) = (between.low.as_ref().clone(), between.high.as_ref().clone());
+            changed |= zeros::listed(&mut between.expr, &mut [low, high], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
         Expr::InList(mut list) => {
@@ -78,9 +80,16 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                     changed = true;
                 }
             }
+            for item in &list.list {
+                let pair = BinaryExpr::new(list.expr.clone(), Operator::Eq, Box::new(item.clone()));
+                if let Some(refused) = no_operator(&pair, schema) {
+                    return Err(refused.into());
+                }
+            }
             let mut all = vec![&mut *list.expr];
             all.extend(&mut list.list);
             changed |= floats(&mut all, schema);
+            changed |= zeros::listed(&mut list.expr, &mut list.list, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
         }
         Expr::Case(mut case) => {
@@ -130,6 +139,16 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 .with_hint("Use ROWS, or cast the column of ORDER BY to double precision or bigint.");
             return Err(error.into());
         }
+        // PostgreSQL joins texts as they are printed, and prints booleans short.
+        Expr::ScalarFunction(f) if matches!(f.name(), "concat" | "concat_ws") => short_booleans(f, schema),
+        Expr::WindowFunction(mut w) => {
+            let params = &mut w.params;
+            let mut changed = false;
+            for key in params.partition_by.iter_mut().chain(params.order_by.iter_mut().map(|sort| &mut sort.expr)) {
+                changed |= zeros::key(key, schema);
+            }
+            Transformed::new_transformed(Expr::WindowFunction(w), changed)
+        }
         // A date is taken for a timestamptz before it is taken for a timestamp.
         Expr::ScalarFunction(mut f)
             if f.name() == "date_trunc"
@@ -154,10 +173,27 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
     })
 }
 
+fn short_booleans(mut f: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
+    let mut changed = false;
+    for arg in &mut f.args {
+        if matches!(arg.get_type(schema), Ok(DataType::Boolean)) {
+            let when = |value: bool, letter: &str| (Box::new(lit(value)), Box::new(lit(letter)));
+            let of = Some(Box::new(arg.clone()));
+            *arg = Expr::Case(Case::new(of, vec![when(true, "t"), when(false, "f")], None));
+            changed = true;
+        }
+    }
+    Transformed::new_transformed(Expr::ScalarFunction(f), changed)
+}
+
 /// 42883 for a text beside a number: the engine would compare texts. Literals have their type by now.
 fn no_operator(b: &BinaryExpr, schema: &DFSchema) -> Option<SqlError> {
     let (left, right) = (b.left.get_type(schema).ok()?, b.right.get_type(schema).ok()?);
-    let open = |e: &Expr| matches!(e, Expr::Placeholder(_) | Expr::Literal(..));
+    let open = |e: &Expr| match e {
+        Expr::Placeholder(_) => true,
+        Expr::Literal(value, _) => value.is_null() || value.try_as_str().is_some(),
+        _ => false,
+    };
     if open(&b.left) || open(&b.right) || !(texts(&left, &right) || texts(&right, &left)) {
         return None;
     }
@@ -190,7 +226,11 @@ fn one_type(what: &str, exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> Result
                     changed = true;
                 }
             }
-            Expr::Literal(..) | Expr::Placeholder(_) => {}
+            Expr::Literal(..) => {}
+            Expr::Placeholder(_) => {
+                **expr = cast(expr.clone(), number.clone());
+                changed = true;
+            }
             _ => {
                 let name = tidewater_catalogs_system::type_name(number);
                 let message = format!("{what} types text and {name} cannot be matched");

@@ -137,6 +137,11 @@ fn series_of_times(args: &mut [Expr], zone: Option<Arc<str>>) -> Result<Option<D
             }
             _ => continue,
         };
+        if zoned && zone.as_deref().is_some_and(|zone| zone != "+00:00") {
+            let error = SqlError::unsupported("a series of timestamptz in this time zone is not supported yet")
+                .with_hint("Cast its bounds to timestamp, or SET timezone = 'UTC'.");
+            return Err(error.into());
+        }
         let nanos = micros.checked_mul(1000).ok_or_else(out_of_range)?;
         *arg = lit(ScalarValue::TimestampNanosecond(Some(nanos), zone.clone().filter(|_| zoned)));
         to = Some(if zoned { timestamptz() } else { DataType::Timestamp(TimeUnit::Microsecond, None) });

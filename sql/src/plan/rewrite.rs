@@ -381,11 +381,17 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         Expr::BinaryOp { left, op, right }
             if compares(op) && (is_call(left, "uuid_in") != is_call(right, "uuid_in")) =>
         {
-            for side in [left, right] {
-                if matches!(side.as_ref(), Expr::Value(_)) {
-                    let text = std::mem::replace(side.as_mut(), Expr::Value(Value::Null.into()));
-                    **side = call("uuid_in", vec![text]);
-                }
+            as_uuid(left);
+            as_uuid(right);
+        }
+        Expr::InList { expr: value, list, .. } if is_call(value, "uuid_in") => list.iter_mut().for_each(as_uuid),
+        Expr::Between { expr: value, low, high, .. } if is_call(value, "uuid_in") => {
+            as_uuid(low);
+            as_uuid(high);
+        }
+        Expr::Exists { subquery, negated } => {
+            if let Some(found) = subqueries::always(subquery)? {
+                *expr = Expr::Value(Value::Boolean(found != *negated).into());
             }
         }
         Expr::BinaryOp { left, op, right } if compares(op) && (is_json(left) || is_json(right)) => {
@@ -445,6 +451,13 @@ fn compares(op: &BinaryOperator) -> bool {
     matches!(op, B::Eq | B::NotEq | B::Lt | B::LtEq | B::Gt | B::GtEq)
 }
 
+fn as_uuid(literal: &mut Expr) {
+    if matches!(literal, Expr::Value(_)) {
+        let text = std::mem::replace(literal, Expr::Value(Value::Null.into()));
+        *literal = call("uuid_in", vec![text]);
+    }
+}
+
 /// What casts to json have become.
 fn is_json(expr: &Expr) -> bool {
     is_call(expr, "json_in")
@@ -462,7 +475,7 @@ pub(super) fn string(text: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
 }
 
-fn is_aggregate(expr: &Expr) -> bool {
+pub(super) fn is_aggregate(expr: &Expr) -> bool {
     const NAMES: [&str; 17] = [
         "sum",
         "count",

@@ -4,11 +4,13 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     BinaryOperator, Cte, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value, Values, VisitorMut,
+    ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value, Values, Visitor, VisitorMut,
 };
 
-use super::rewrite::{call, number, select_all};
-use crate::dialect::walk_mut;
+use super::rewrite::{call, is_aggregate, number, select_all};
+use crate::SqlError;
+use crate::dialect::{walk, walk_mut};
+use crate::error::Result;
 
 /// EXISTS in a select list, which the engine has no operator for: `(SELECT count(*) > 0 FROM …)`.
 pub(super) fn count_instead_of_exists(expr: &mut Expr) {
@@ -38,7 +40,10 @@ impl VisitorMut for ExistsRewriter {
             && let Expr::Exists { .. } = expr
             && let Expr::Exists { subquery, negated } = std::mem::replace(expr, Expr::Value(Value::Null.into()))
         {
-            *expr = Expr::Subquery(Box::new(counted(*subquery, negated)));
+            *expr = match always(&subquery) {
+                Ok(Some(found)) => Expr::Value(Value::Boolean(found != negated).into()),
+                _ => Expr::Subquery(Box::new(counted(*subquery, negated))),
+            };
         }
         ControlFlow::Continue(())
     }
@@ -58,6 +63,7 @@ fn counted(mut subquery: Query, negated: bool) -> Query {
         && is_plain(select)
     {
         select.projection = vec![found];
+        select.distinct = None;
         subquery.order_by = None;
         return subquery;
     }
@@ -72,18 +78,45 @@ fn counted(mut subquery: Query, negated: bool) -> Query {
     query(SetExpr::Select(Box::new(select)))
 }
 
-/// One row out for each that WHERE lets through.
+/// One row out for each that WHERE lets through, whatever is in it.
 fn is_plain(select: &Select) -> bool {
-    let simple = |item: &SelectItem| match item {
-        SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..) => true,
-        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
-            matches!(e, Expr::Value(_) | Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+    struct Calls(bool);
+    impl Visitor for Calls {
+        type Break = ();
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            self.0 |= matches!(expr, Expr::Function(_) | Expr::Subquery(_));
+            ControlFlow::Continue(())
         }
+    }
+    let mut calls = Calls(false);
+    let _ = walk(&select.projection, &mut calls);
+    !calls.0 && select.having.is_none() && !is_grouped(select)
+}
+
+fn is_grouped(select: &Select) -> bool {
+    !matches!(&select.group_by, GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty())
+}
+
+/// Whether EXISTS is known by the form of its subquery: an aggregate over all rows is one row, also of none. The engine
+/// would look whether there are rows below.
+pub(super) fn always(subquery: &Query) -> Result<Option<bool>> {
+    let SetExpr::Select(select) = subquery.body.as_ref() else { return Ok(None) };
+    let aggregate = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(e) | SelectItem::ExprWithAlias { expr: e, .. } => {
+            is_aggregate(e) && matches!(e, Expr::Function(f) if f.over.is_none())
+        }
+        _ => false,
     };
-    select.distinct.is_none()
-        && select.having.is_none()
-        && matches!(&select.group_by, GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty())
-        && select.projection.iter().all(simple)
+    let one_row = !is_grouped(select) && (select.having.is_some() || select.projection.iter().any(aggregate));
+    let limited = subquery.limit_clause.is_some() || subquery.fetch.is_some();
+    match (one_row, select.having.is_some() || limited) {
+        (true, false) => Ok(Some(true)),
+        (true, true) => {
+            Err(SqlError::unsupported("EXISTS over an aggregate with HAVING, LIMIT or OFFSET is not supported")
+                .with_hint("Compare the aggregate itself: (SELECT count(*) …) > 0."))
+        }
+        (false, _) => Ok(None),
+    }
 }
 
 fn query(body: SetExpr) -> Query {
@@ -113,7 +146,7 @@ pub(super) fn name_recursive(cte: &mut Cte) {
     );
     first.from[0].relation = TableFactor::Derived {
         lateral: false,
-        subquery: Box::new(query(rows)),
+        subquery: Box::new(Query { with: cte.query.with.clone(), ..query(rows) }),
         alias: Some(TableAlias {
             explicit: true,
             name: Ident::with_quote('"', "first rows"),

@@ -15,7 +15,8 @@ pub(crate) fn timestamptz() -> DataType {
 }
 
 /// The type of a `numeric` without precision: every bigint fits, and more digits than a double has.
-pub(super) const NUMERIC: DataType = DataType::Decimal128(38, 18);
+const NUMERIC: DataType = DataType::Decimal128(38, NUMERIC_SCALE);
+pub(super) const NUMERIC_SCALE: i8 = 18;
 
 #[derive(Debug)]
 pub(crate) struct PostgresTypes;

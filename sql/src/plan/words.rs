@@ -7,8 +7,7 @@ use datafusion::common::{exec_err, plan_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr as PlanExpr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility, cast,
+    ColumnarValue, Expr as PlanExpr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use sqlparser::ast::{
     self, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident,
@@ -304,44 +303,5 @@ impl ScalarUDFImpl for AsIs {
     }
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
         args.args.into_iter().next().map_or_else(|| exec_err!("as_is takes two arguments"), Ok)
-    }
-}
-
-/// `value::numeric`: what is exact keeps its digits, and has no others. It is gone when the plan is optimised: a cast
-/// is left.
-pub(super) const TO_NUMERIC: &str = "to_numeric";
-
-pub(super) fn to_numeric() -> Arc<ScalarUDF> {
-    Arc::new(ScalarUDF::from(ToNumeric { signature: Signature::any(1, Volatility::Immutable) }))
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ToNumeric {
-    signature: Signature,
-}
-
-impl ScalarUDFImpl for ToNumeric {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn name(&self) -> &str {
-        TO_NUMERIC
-    }
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-    fn return_type(&self, args: &[arrow::datatypes::DataType]) -> DfResult<arrow::datatypes::DataType> {
-        let Some(from) = args.first() else { return plan_err!("to_numeric takes one argument") };
-        let digits = super::numeric::digits(from);
-        Ok(digits.map_or(super::types::NUMERIC, |(p, s)| arrow::datatypes::DataType::Decimal128(p, s)))
-    }
-    fn simplify(&self, args: Vec<PlanExpr>, info: &SimplifyContext) -> DfResult<ExprSimplifyResult> {
-        let Some(arg) = args.into_iter().next() else { return plan_err!("to_numeric takes one argument") };
-        let to = self.return_type(&[arg.get_type(info.schema())?])?;
-        Ok(ExprSimplifyResult::Simplified(cast(arg, to)))
-    }
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> DfResult<ColumnarValue> {
-        let Some(arg) = args.args.first() else { return exec_err!("to_numeric takes one argument") };
-        arg.cast_to(args.return_field.data_type(), None)
     }
 }

@@ -49,7 +49,10 @@ pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
 
 /// Two floats that are compared, neither of them known. False where they are something else.
 pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
-    let open = |e: &Expr| !matches!(e, Expr::Literal(..)) && is_float(e, schema);
+    // A column of the row outside has to stand alone, or the subquery cannot be joined.
+    let open = |e: &Expr| {
+        !matches!(e, Expr::Literal(..) | Expr::ScalarFunction(_)) && is_float(e, schema) && !e.contains_outer()
+    };
     if !open(&b.left) || !open(&b.right) {
         return false;
     }
@@ -57,6 +60,29 @@ pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
         **side = plus_zero(side);
     }
     true
+}
+
+/// What is looked for among several, one of them zero.
+pub(super) fn listed(value: &mut Expr, among: &mut [Expr], schema: &DFSchema) -> bool {
+    let zero = |e: &Expr| {
+        let float = match e {
+            Expr::Literal(ScalarValue::Float64(Some(v)), _) => Some(*v),
+            Expr::Literal(ScalarValue::Float32(Some(v)), _) => Some(f64::from(*v)),
+            Expr::Literal(ScalarValue::Int64(Some(v)), _) => Some(*v as f64),
+            _ => None,
+        };
+        float == Some(0.0)
+    };
+    among.iter().any(zero) && !value.contains_outer() && key(value, schema)
+}
+
+/// A key of a window.
+pub(super) fn key(expr: &mut Expr, schema: &DFSchema) -> bool {
+    let changes = is_key(expr, schema);
+    if changes {
+        *expr = plus_zero(expr);
+    }
+    changes
 }
 
 /// Keys of groups, joins and DISTINCT. Runs after type coercion; may run twice over one plan.
@@ -140,7 +166,8 @@ fn distinct(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let Expr::AggregateFunction(AggregateFunction { func, mut params }) = expr.unalias() else {
         return exec_err!("an aggregate was expected");
     };
-    for arg in params.args.iter_mut().filter(|a| is_key(a, schema)) {
+    let sorted = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+    for arg in params.args.iter_mut().chain(sorted).filter(|a| is_key(a, schema)) {
         *arg = plus_zero(arg);
     }
     Ok(Expr::AggregateFunction(AggregateFunction { func, params }).alias_qualified(relation, name))
