@@ -247,6 +247,16 @@ impl RestCatalog {
     pub fn uri(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
+
+    /// For `CREATE CATALOG`; keys come with each table.
+    pub fn sql_options(&self, s3: &S3) -> String {
+        format!(
+            "type = 'rest', uri = '{}', \"s3.endpoint\" = '{}', \"s3.region\" = 'us-east-1',
+             \"s3.path-style-access\" = 'true'",
+            self.uri(),
+            s3.endpoint()
+        )
+    }
 }
 
 /// A PostgreSQL with an empty database `lake`.

@@ -221,11 +221,9 @@ fn killed_under_load_on_s3_and_rest() -> Result<()> {
         dir: dir.path(),
         settings: ["--warehouse", &warehouse, "--warehouse-options", &options.join(",")].map(str::to_owned).to_vec(),
         before: format!(
-            "CREATE CATALOG IF NOT EXISTS team WITH (type = 'rest', uri = '{}', \"s3.endpoint\" = '{}',
-               \"s3.region\" = 'us-east-1', \"s3.path-style-access\" = 'true');
+            "CREATE CATALOG IF NOT EXISTS team WITH ({});
              CREATE SCHEMA IF NOT EXISTS team.shop;",
-            rest.uri(),
-            s3.endpoint()
+            rest.sql_options(&s3)
         ),
         table: "team.shop.kept",
         brokers: kafka.brokers(),

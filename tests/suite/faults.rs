@@ -205,8 +205,7 @@ fn store_week(dir: &Path) -> Result<()> {
     let mut server = ChildServer::start(&dir.join("data"), Ports::free()?, &log_path(dir), &settings, &[])?;
     let client = server.client(LIMIT)?;
     client.run(&format!(
-        "CREATE CATALOG team WITH (type = 'rest', uri = '{}', \"s3.endpoint\" = '{}', \"s3.region\" = 'us-east-1',
-           \"s3.path-style-access\" = 'true');
+        "CREATE CATALOG team WITH ({});
          CREATE SCHEMA team.shop;
          CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
          CREATE STREAM ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
@@ -214,8 +213,7 @@ fn store_week(dir: &Path) -> Result<()> {
          CREATE STREAMING TABLE team.shop.shared AS
            SELECT p, n, aborted, amount, note, event_time FROM STREAM ledger;
          CREATE STREAMING TABLE own AS SELECT p, n, aborted, amount, note, event_time FROM STREAM mine;",
-        rest.uri(),
-        s3.endpoint()
+        rest.sql_options(&s3)
     ))?;
     let ledger = Ledger::start(&brokers, "ledger", 2, 1000, false)?;
     let committed = |flow: &str| -> Result<u64> {

@@ -58,12 +58,7 @@ pub fn spark_tables() -> Result<()> {
         client.run("SET timezone = 'UTC'")?;
         Ok(client)
     };
-    connect()?.run(&format!(
-        "CREATE CATALOG peer WITH (type = 'rest', uri = '{}', \"s3.endpoint\" = '{}', \"s3.region\" = 'us-east-1',
-           \"s3.path-style-access\" = 'true')",
-        rest.uri(),
-        s3.endpoint()
-    ))?;
+    connect()?.run(&format!("CREATE CATALOG peer WITH ({})", rest.sql_options(&s3)))?;
     let mut differences = made.failures.iter().map(|f| format!("Spark could not make {f}")).collect::<Vec<_>>();
     let mut compared = 0;
     for (_, answers) in &made.tables {
@@ -116,15 +111,13 @@ pub fn spark_maintains_under_load() -> Result<()> {
     tokio::runtime::Runtime::new()?.block_on(create_topic(&brokers, "ledger", 3))?;
     let client = Client::connect(server.pg_addr())?;
     client.run(&format!(
-        "CREATE CATALOG peer WITH (type = 'rest', uri = '{}', \"s3.endpoint\" = '{}', \"s3.region\" = 'us-east-1',
-           \"s3.path-style-access\" = 'true');
+        "CREATE CATALOG peer WITH ({});
          CREATE SCHEMA peer.shop;
          CREATE CONNECTION k TO KAFKA WITH (brokers = '{brokers}');
          CREATE STREAM ledger ({LEDGER_COLUMNS}) WITH (connection = 'k', topic = 'ledger');
          CREATE STREAMING TABLE peer.shop.kept PARTITIONED BY (days(event_time)) AS
            SELECT p, n, aborted, amount, event_time FROM STREAM ledger;",
-        rest.uri(),
-        s3.endpoint()
+        rest.sql_options(&s3)
     ))?;
     let ledger = Ledger::start(&brokers, "ledger", 3, 1500, false)?;
     let committed = |least: u64| {

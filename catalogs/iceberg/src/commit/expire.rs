@@ -130,6 +130,18 @@ fn expirable<'a>(
 ) -> Result<Vec<&'a Arc<Snapshot>>> {
     let default_age = p::get(metadata.properties(), p::SNAPSHOT_AGE_MS)?;
     let default_keep = p::get(metadata.properties(), p::SNAPSHOTS_TO_KEEP)?.max(1);
+    // No rule lets go of what is younger than all of them ask; walking along the branches is dear.
+    let age = |reference: &SnapshotReference| match &reference.retention {
+        SnapshotRetention::Branch { max_snapshot_age_ms, .. } => {
+            max_snapshot_age_ms.and_then(|n| u64::try_from(n).ok())
+        }
+        SnapshotRetention::Tag { .. } => None,
+    };
+    let least = refs.values().filter_map(age).chain([default_age]).min().unwrap_or(default_age);
+    let youngest = now_ms.saturating_sub(i64::try_from(least).unwrap_or(i64::MAX));
+    if metadata.snapshots().all(|snapshot| snapshot.timestamp_ms() >= youngest) {
+        return Ok(Vec::new());
+    }
     let mut kept: HashSet<i64> = HashSet::new();
     for reference in refs.values() {
         kept.insert(reference.snapshot_id);
