@@ -18,6 +18,7 @@ use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use tidewater_devbroker::{DevBroker, DevBrokerConfig};
 use tidewater_tests::{ChildServer, Kafka, Ports, create_topic, log_path, tail, wait_for};
 
+use crate::flink::{Flink, Job};
 use crate::{cpu, events};
 
 #[derive(Args)]
@@ -39,6 +40,12 @@ pub struct Options {
     /// A broker that runs already; else Apache Kafka from the end-to-end tests' directory, else the development broker
     #[arg(long)]
     brokers: Option<String>,
+    /// Apache Flink beside it, as `cargo xtask bench ingest --flink` fetches it
+    #[arg(long)]
+    flink: bool,
+    /// Time between Flink's checkpoints, each of which is a commit; else that between ours
+    #[arg(long)]
+    flink_checkpoints: Option<String>,
 }
 
 #[derive(Args)]
@@ -59,10 +66,10 @@ const TOPIC: &str = "bench";
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// What one run of one side took.
-struct Run {
-    cpu_seconds: f64,
-    wall_seconds: f64,
-    peak_rss_mib: f64,
+pub(crate) struct Run {
+    pub(crate) cpu_seconds: f64,
+    pub(crate) wall_seconds: f64,
+    pub(crate) peak_rss_mib: f64,
 }
 
 pub fn run(o: &Options) -> Result<()> {
@@ -92,15 +99,47 @@ pub fn run(o: &Options) -> Result<()> {
     println!("{:<16} {:>14} {:>12} {:>10} {:>9} {:>9}", "", "rows/CPU s", "MB/CPU s", "CPU s", "wall s", "peak MiB");
     let (a, b) = (line("bare loop", o.rows, bytes, &bare), line("streaming table", o.rows, bytes, &flow));
     println!("ratio of the medians: {:.2}", b / a);
+    if o.flink {
+        beside_flink(o, &broker.addr(), long, bytes, dir.path(), b)?;
+    }
     Ok(())
 }
 
+/// A JVM that starts compiles what it runs; two sizes and their difference leave that out.
+fn beside_flink(o: &Options, brokers: &str, long: bool, bytes: u64, dir: &Path, ours: f64) -> Result<()> {
+    let flink = Flink::find(&parts().context("there is no HOME")?, dir)?;
+    let partitions = u64::from(o.partitions.unsigned_abs().max(1));
+    let checkpoints = o.flink_checkpoints.as_deref().unwrap_or(&o.commit_interval);
+    let sizes = [o.rows / 4, o.rows].map(|rows| rows / partitions * partitions);
+    let mut runs: [Vec<Run>; 2] = Default::default();
+    for n in 0..o.runs {
+        for (at, rows) in sizes.into_iter().enumerate() {
+            let job = Job { brokers, topic: TOPIC, partitions: o.partitions, rows, long, checkpoints };
+            runs[at].push(flink.run(&job, &dir.join(format!("flink{n}-{at}")))?);
+        }
+    }
+    let [small, large] = sizes;
+    println!("Flink SQL, checkpoints every {checkpoints}, both JVMs, their start included:");
+    for (rows, runs) in sizes.into_iter().zip(&runs) {
+        line(&format!("{rows} rows"), rows, bytes, runs);
+    }
+    let cpu = |runs: &[Run]| median(runs, &|r| r.cpu_seconds);
+    let more = cpu(&runs[1]) - cpu(&runs[0]);
+    ensure!(more > 0.0, "the larger run took no more CPU than the smaller: take more --rows");
+    let rate = (large - small) as f64 / more;
+    println!("{:<16} {rate:>14.0} {:>12.0} {more:>10.2}", "difference", rate * bytes as f64 / 1e6);
+    println!("streaming table : Flink SQL = {:.2}", ours / rate);
+    Ok(())
+}
+
+fn median(runs: &[Run], value: &dyn Fn(&Run) -> f64) -> f64 {
+    let mut all: Vec<f64> = runs.iter().map(value).collect();
+    all.sort_by(f64::total_cmp);
+    all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn line(name: &str, rows: u64, bytes: u64, runs: &[Run]) -> f64 {
-    let median = |value: &dyn Fn(&Run) -> f64| {
-        let mut all: Vec<f64> = runs.iter().map(value).collect();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let median = |value: &dyn Fn(&Run) -> f64| median(runs, value);
     let cpu = median(&|r| r.cpu_seconds);
     let rate = rows as f64 / cpu;
     println!(
@@ -110,6 +149,12 @@ fn line(name: &str, rows: u64, bytes: u64, runs: &[Run]) -> f64 {
         median(&|r| r.peak_rss_mib)
     );
     rate
+}
+
+/// Where `cargo xtask` keeps what it fetches.
+fn parts() -> Option<PathBuf> {
+    let told = std::env::var_os("TIDEWATER_E2E_DIR").map(PathBuf::from);
+    told.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tidewater/e2e")))
 }
 
 pub(crate) enum Broker {
@@ -123,9 +168,7 @@ impl Broker {
         if let Some(brokers) = given {
             return Ok(Self::Given(brokers));
         }
-        let parts = std::env::var_os("TIDEWATER_E2E_DIR").map(PathBuf::from);
-        let parts = parts.or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".cache/tidewater/e2e")));
-        if let Some(libs) = parts.map(|p| p.join("kafka")).filter(|p| p.exists()) {
+        if let Some(libs) = parts().map(|p| p.join("kafka")).filter(|p| p.exists()) {
             return Ok(Self::Apache(Kafka::start(&libs, &dir.join("kafka"))?));
         }
         let mut config = DevBrokerConfig::new(dir.join("broker"));

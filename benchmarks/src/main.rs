@@ -3,6 +3,7 @@
 mod commits;
 mod cpu;
 mod events;
+mod flink;
 mod ingest;
 mod latency;
 mod memory;

@@ -51,8 +51,14 @@ pub fn run(o: &Options) -> Result<()> {
 
     let log = log_path(dir.path());
     let (flow_memory, query_memory) = (format!("{}MiB", o.flow_memory), format!("{}MiB", o.query_memory));
-    let settings =
-        ["--flow-memory", flow_memory.as_str(), "--query-memory", query_memory.as_str(), "--cache-memory", "64MiB"];
+    let connections = (o.queries + 10).to_string();
+    let settings = [
+        ["--flow-memory", flow_memory.as_str()],
+        ["--query-memory", query_memory.as_str()],
+        ["--cache-memory", "64MiB"],
+        ["--pg-max-connections", connections.as_str()],
+    ]
+    .concat();
     let mut server = ChildServer::start(&dir.path().join("data"), Ports::free()?, &log, &settings, &[])?;
     let outcome = (|| {
         let client = server.client(LIMIT)?;

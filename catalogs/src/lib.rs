@@ -17,6 +17,7 @@ mod flow_status;
 mod lake;
 mod names;
 mod offsets;
+mod scan_memory;
 mod stream;
 
 pub use commit::{
@@ -32,6 +33,7 @@ pub use lake::{
 };
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use scan_memory::{announce_scan_memory, scan_memory};
 pub use stream::{
     ConnectionSpec, DecodedLetters, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn,
     StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,

@@ -12,11 +12,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat, SETTINGS, Values};
 use crate::demo::{self, DemoOptions};
+use crate::heap;
 use crate::lock::DataLock;
 use crate::process::Server;
 
 /// Runs the command line to its end. Never panics; errors go to standard error.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    heap::share_arenas();
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(e) => {

@@ -85,13 +85,15 @@ pub const SETTINGS: &[Setting] = &[
         "query_memory",
         "SIZE",
         "2GiB",
-        "Memory of all running queries together; beyond it they spill, then fail with 53200",
+        "Memory of all running queries together, a quarter of it for what their scans hold: a query begins when that fits; \
+         beyond the rest they spill, then fail with 53200",
     ),
     setting(
         "flow_memory",
         "SIZE",
         "1GiB",
-        "Memory of one flow's rows in flight; beyond it the flow stops reading until a commit",
+        "Memory of one flow: what it has read ahead, its rows in flight and open files; beyond it the flow stops reading \
+         until a commit",
     ),
     setting("cache_memory", "SIZE", "256MiB", "Memory of cached table metadata: manifests and Parquet footers"),
     setting("spill_dir", "DIR", "<data_dir>/spill", "Where queries spill; emptied at start"),

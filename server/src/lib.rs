@@ -16,6 +16,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod flight;
+mod heap;
 pub mod http;
 pub mod lock;
 pub mod pgwire;

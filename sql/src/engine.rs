@@ -11,6 +11,7 @@ use tidewater_catalogs::{
 };
 use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
 
+use crate::admission::Admission;
 use crate::catalogs::Catalogs;
 use crate::plan::environment;
 use crate::session::{Login, Session};
@@ -30,7 +31,8 @@ pub struct EngineParts {
     /// Where queries run. Never the runtime of the sockets: a busy query must not keep `SELECT 1` waiting.
     pub query_runtime: tokio::runtime::Handle,
     pub flow_runtime: tokio::runtime::Handle,
-    /// Bound of all queries together. A query that needs more spills, or fails with 53200.
+    /// Bound of all queries together: a quarter for what their scans hold, for which they wait, and the rest for
+    /// operators. A query that needs more of that spills, or fails with 53200.
     pub query_memory_bytes: usize,
     pub spill_dir: PathBuf,
     pub defaults: EngineDefaults,
@@ -77,6 +79,8 @@ pub struct Engine {
     pub(crate) supervisor: Arc<Supervisor>,
     /// Functions, rules and memory that all statements share; cloned and set up per statement.
     pub(crate) base_state: SessionState,
+    /// Lets queries begin as there is memory for their scans.
+    pub(crate) admission: Arc<Admission>,
     next_pid: AtomicI32,
     sessions: Mutex<Vec<Weak<SessionShared>>>,
     /// Set for good by [`Engine::shutdown`]; nothing begins after that.
@@ -120,7 +124,8 @@ pub struct SessionInfo {
 
 impl Engine {
     pub fn new(parts: EngineParts) -> Result<Arc<Self>, SqlError> {
-        let runtime_env = environment::runtime_env(parts.query_memory_bytes, &parts.spill_dir)?;
+        let scans = parts.query_memory_bytes / 4;
+        let runtime_env = environment::runtime_env(parts.query_memory_bytes - scans, &parts.spill_dir)?;
         let base_state = environment::base_state(runtime_env, &parts.defaults)?;
         let catalogs = Arc::new(Catalogs::new(parts.lake, parts.metastore.clone(), parts.catalogs));
         Ok(Arc::new_cyclic(|engine: &Weak<Self>| Self {
@@ -137,6 +142,7 @@ impl Engine {
             query_runtime: parts.query_runtime,
             defaults: parts.defaults,
             base_state,
+            admission: Arc::new(Admission::new(scans)),
             next_pid: AtomicI32::new(1),
             sessions: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),

@@ -12,6 +12,7 @@
 //! The three types to know: [`Engine`], [`Session`] and [`SqlError`]. Every protocol goes through
 //! [`Session::execute`]; none of them plans or runs anything by itself.
 
+mod admission;
 mod catalogs;
 mod dialect;
 mod engine;

@@ -6,7 +6,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::ArrayRef;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -16,10 +16,12 @@ use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskCo
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{Future, FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
+use tidewater_catalogs::scan_memory;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::SqlError;
+use crate::admission::{Admitted, STALLED};
 use crate::engine::SessionShared;
 use crate::error::Result;
 use crate::session::{StatementContext, Transaction, TransactionStatus};
@@ -64,7 +66,11 @@ pub(crate) fn start(
     task: Arc<TaskContext>,
     schema: SchemaRef,
 ) -> SendableRecordBatchStream {
-    start_fed(ctx, schema, move |sender| async move { feed(plan, task, &sender).await })
+    let admission = Arc::clone(&ctx.engine.admission);
+    start_fed(ctx, schema, move |sender| async move {
+        let admitted = admission.enter(scan_memory(&plan)).await;
+        feed(plan, task, &sender, Some(admitted)).await;
+    })
 }
 
 /// Starts what feeds a stream by itself. It must end with `Ok(None)` or an error.
@@ -95,7 +101,12 @@ where
     })
 }
 
-pub(crate) async fn feed(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, sender: &mpsc::Sender<Fed>) {
+pub(crate) async fn feed(
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    sender: &mpsc::Sender<Fed>,
+    mut admitted: Option<Admitted>,
+) {
     let mut stream = match execute_stream(plan, task) {
         Ok(stream) => stream,
         Err(e) => {
@@ -108,11 +119,27 @@ pub(crate) async fn feed(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, s
         if matches!(&item, Ok(batch) if batch.num_rows() == 0) {
             continue;
         }
-        if sender.send(item.map(Some)).await.is_err() || failed {
+        if !hand_on(sender, item.map(Some), &mut admitted, STALLED).await || failed {
             return;
         }
     }
+    drop((stream, admitted));
     let _ = sender.send(Ok(None)).await;
+}
+
+/// False where nobody listens any more. A query whose client keeps it waiting does not keep others waiting for long.
+async fn hand_on(sender: &mpsc::Sender<Fed>, item: Fed, admitted: &mut Option<Admitted>, patience: Duration) -> bool {
+    if admitted.is_some() {
+        match tokio::time::timeout(patience, sender.reserve()).await {
+            Ok(Ok(place)) => {
+                place.send(item);
+                return true;
+            }
+            Ok(Err(_)) => return false,
+            Err(_) => *admitted = None,
+        }
+    }
+    sender.send(item).await.is_ok()
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
@@ -249,4 +276,34 @@ pub(crate) fn rows(schema: SchemaRef, batches: Vec<RecordBatch>) -> SendableReco
 /// The schema that result columns announce.
 pub(crate) fn schema_of(columns: &[crate::ResultColumn]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(|c| c.field.clone()).collect::<Vec<_>>()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::admission::Admission;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_keeps_nobody_waiting() {
+        let gate = Admission::new(8 << 20);
+        let mut admitted = Some(gate.enter(8 << 20).await);
+        let batch = || Ok(Some(RecordBatch::new_empty(Arc::new(Schema::empty()))));
+        let (sender, mut receiver) = mpsc::channel(1);
+        let patience = Duration::from_millis(20);
+        assert!(hand_on(&sender, batch(), &mut admitted, patience).await);
+        assert!(gate.enter(2 << 20).now_or_never().is_none(), "the first runs still");
+        // The channel is full, and stays so until another query has begun.
+        let reader = async {
+            let other = gate.enter(2 << 20).await;
+            while receiver.recv().await.is_some_and(|fed| fed.is_ok()) {}
+            drop(other);
+        };
+        let query = async {
+            assert!(hand_on(&sender, batch(), &mut admitted, patience).await, "its client reads again");
+            assert!(admitted.is_none());
+            drop(sender);
+        };
+        tokio::join!(reader, query);
+    }
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use tidewater_devbroker::{DevBroker, DevBrokerConfig};
 use tidewater_tests::{
-    ChildServer, Client, EmbeddedServer, Kafka, LEDGER_COLUMNS, Ledger, Mode, Ports, RestCatalog, S3, create_topic,
-    log_path, tail, wait_for,
+    ChildServer, Client, EmbeddedServer, Kafka, LEDGER_COLUMNS, Ledger, Mode, Ports, RestCatalog, S3, connect,
+    create_topic, log_path, tail, wait_for,
 };
 
 use crate::crash::failed;
@@ -21,6 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("faults/query_memory", || query_memory().map_err(failed)),
+        Trial::test("faults/queries_wait", || queries_wait().map_err(failed)),
         Trial::test("e2e/faults_broker", || faults_broker().map_err(failed)).with_ignored_flag(true),
         Trial::test("e2e/faults_disk", || faults_disk().map_err(failed)).with_ignored_flag(true),
         Trial::test("e2e/faults_store", || faults_store().map_err(failed)).with_ignored_flag(true),
@@ -61,6 +62,41 @@ fn query_memory() -> Result<()> {
         ensure!(beside.value("SELECT count(*) FROM generate_series(1, 1000)")? == "1000");
     }
     ensure!(busy.join().unwrap()? == "3000000");
+    Ok(())
+}
+
+/// Queries begin as there is memory for their scans. One that waits can be cancelled, small ones do not wait, and a client
+/// that fetches nothing more is not waited for.
+fn queries_wait() -> Result<()> {
+    const MANY: usize = 40;
+    let server = EmbeddedServer::start(&[("query_memory", "8MiB")])?;
+    let client = Client::connect(server.pg_addr())?;
+    client.run(
+        "CREATE TABLE wide AS SELECT v AS n, md5(v::text) AS t FROM generate_series(1, 200000) AS g(v);
+         CREATE TABLE small AS SELECT 1 AS n",
+    )?;
+    let large = "SELECT count(*) FROM wide WHERE t > '8'";
+    let answer = client.value(large)?;
+    let threads = (0..MANY).map(|_| Client::connect(server.pg_addr())).collect::<Result<Vec<_>>>()?;
+    let threads: Vec<_> = threads.into_iter().map(|c| std::thread::spawn(move || c.value(large))).collect();
+    for thread in threads {
+        ensure!(thread.join().unwrap()? == answer);
+    }
+
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mut holder = runtime.block_on(connect(server.pg_addr()))?;
+    let block = runtime.block_on(holder.transaction())?;
+    let portal = runtime.block_on(block.bind("SELECT t FROM wide", &[]))?;
+    ensure!(runtime.block_on(block.query_portal(&portal, 1))?.len() == 1);
+    client.run("SET statement_timeout = '300ms'")?;
+    match client.value(large) {
+        Ok(_) => anyhow::bail!("it should wait for the portal"),
+        Err(e) => ensure!(e.to_string().contains("57014"), "{e}"),
+    }
+    ensure!(client.value("SELECT n FROM small")? == "1", "small ones do not wait");
+    client.run("SET statement_timeout = 0")?;
+    ensure!(client.value(large)? == answer, "the portal's client sleeps");
+    ensure!(runtime.block_on(block.query_portal(&portal, 0))?.len() == 199_999, "it goes on where it was");
     Ok(())
 }
 

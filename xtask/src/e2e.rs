@@ -35,6 +35,9 @@ const PYTHON_PACKAGES: &[&str] = &[
 /// With Spark's jars in it: 500 MB.
 const SPARK_PACKAGES: &[&str] = &["pyspark==4.0.1"];
 
+const FLINK_PACKAGE: &str = "apache-flink-libraries==2.0.2";
+const FLINK_POM: &str = "benchmarks/flink/pom.xml";
+
 pub fn run(args: &[String]) -> Result<()> {
     let dir = directory()?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make directory {}", dir.display()))?;
@@ -63,6 +66,43 @@ pub fn run(args: &[String]) -> Result<()> {
         ],
         &[("TIDEWATER_E2E_DIR", dir)],
     )
+}
+
+/// Flink's own jars, which PyPI has, beside those that Maven has of its connectors.
+pub fn flink() -> Result<()> {
+    let dir = directory()?;
+    let packages = dir.join("flink-python");
+    let jars = dir.join("flink");
+    let done = jars.join(".complete");
+    let wanted = format!("{FLINK_PACKAGE} {}", std::fs::read_to_string(root().join(FLINK_POM))?);
+    if std::fs::read_to_string(&done).is_ok_and(|have| have == wanted) {
+        return Ok(());
+    }
+    let _ = std::fs::remove_dir_all(&jars);
+    std::fs::create_dir_all(&jars).with_context(|| format!("cannot make directory {}", jars.display()))?;
+    // Its dependencies are those of PyFlink, of which nothing is used.
+    python(&packages, &["--no-deps", FLINK_PACKAGE])?;
+    eprintln!("fetching Flink's connectors with Maven");
+    let status = Command::new("mvn")
+        .args(["--quiet", "--batch-mode", "--file"])
+        .arg(root().join(FLINK_POM))
+        .args(["dependency:copy-dependencies", "-DincludeScope=runtime"])
+        .arg(format!("-DoutputDirectory={}", jars.display()))
+        .status()
+        .context("cannot run mvn")?;
+    if !status.success() {
+        bail!("Maven could not fetch Flink's connectors");
+    }
+    for version in std::fs::read_dir(packages.join("lib"))? {
+        let libs = version?.path().join("site-packages/pyflink/lib");
+        for jar in std::fs::read_dir(&libs).with_context(|| format!("no jars in {}", libs.display()))? {
+            let jar = jar?.path();
+            if let Some(name) = jar.file_name() {
+                std::os::unix::fs::symlink(&jar, jars.join(name)).context("cannot link a jar of Flink")?;
+            }
+        }
+    }
+    std::fs::write(done, wanted).context("cannot note the fetched jars")
 }
 
 fn directory() -> Result<PathBuf> {

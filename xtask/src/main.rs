@@ -17,7 +17,8 @@ usage: cargo xtask COMMAND
                   the .slt files alone; --update rewrites their expected results
   e2e [FILTER]    end-to-end tests with a real Apache Kafka, Spark, PyIceberg and DuckDB
   bench [--dist] [ARGS]
-                  benchmarks, see benchmarks/README.md; --dist builds them as shipped binaries are built
+                  benchmarks, see benchmarks/README.md; --dist builds them as shipped binaries are built, and
+                  `ingest --flink` fetches Apache Flink (500 MB) first
 ";
 
 fn main() -> ExitCode {
@@ -53,6 +54,9 @@ fn slt(args: &[String]) -> Result<()> {
 
 fn bench(args: &[String]) -> Result<()> {
     let (dist, rest): (Vec<&String>, Vec<&String>) = args.iter().partition(|a| *a == "--dist");
+    if rest.iter().any(|a| *a == "--flink") {
+        e2e::flink()?;
+    }
     let profile = if dist.is_empty() { "release" } else { "dist" };
     let mut all = vec!["run", "--profile", profile, "--package", "tidewater-benchmarks", "--"];
     all.extend(rest.into_iter().map(String::as_str));

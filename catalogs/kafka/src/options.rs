@@ -62,6 +62,32 @@ const OWNED: &[(&str, &str)] = &[
     ("sasl.kerberos.kinit.cmd", "it would run a command on the server"),
 ];
 
+/// How far a reader reads ahead. librdkafka looks at its queue before it asks for more, and what then comes is unpacked
+/// at once, to several times its size, with some 300 bytes of its own for each record. So what it may hold is asked
+/// for in small portions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// Decoded batches.
+    pub(crate) decoded_bytes: usize,
+    /// Records in librdkafka's queue; above this, or this number of them, it does not ask for more.
+    queued_kib: usize,
+    queued_messages: usize,
+    /// One answer of a broker, packed.
+    fetch_bytes: usize,
+}
+
+impl Ahead {
+    pub(crate) fn within(bytes: usize) -> Self {
+        let queued = (bytes / 8).clamp(1 << 20, 64 << 20);
+        Self {
+            decoded_bytes: bytes / 2,
+            queued_kib: queued >> 10,
+            queued_messages: queued / 512,
+            fetch_bytes: (bytes / 16).clamp(1 << 20, 16 << 20),
+        }
+    }
+}
+
 /// A connection's options, checked.
 #[derive(Clone)]
 pub(crate) struct Options {
@@ -187,11 +213,6 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether the connection gives this setting of librdkafka itself.
-    pub(crate) fn sets(&self, name: &str) -> bool {
-        self.base.get(name).is_some()
-    }
-
     /// For questions: metadata, offsets, topics.
     pub(crate) fn client(&self, read_uncommitted: bool) -> ClientConfig {
         let mut config = self.base.clone();
@@ -201,7 +222,7 @@ impl Options {
     }
 
     /// For reading: see the table of settings in [`crate::reader`].
-    pub(crate) fn consumer(&self, read_uncommitted: bool, endless: bool) -> ClientConfig {
+    pub(crate) fn consumer(&self, read_uncommitted: bool, endless: bool, ahead: &Ahead) -> ClientConfig {
         let mut config = self.client(read_uncommitted);
         let mut default = |name: &str, value: &str| {
             if config.get(name).is_none() {
@@ -211,9 +232,10 @@ impl Options {
         // An endless reader would rather wait a moment than fetch crumbs; a query wants its last record at once.
         default("fetch.min.bytes", if endless { "1048576" } else { "1" });
         default("fetch.wait.max.ms", "50");
-        default("max.partition.fetch.bytes", "8388608");
-        default("queued.max.messages.kbytes", if endless { "65536" } else { "16384" });
-        default("queued.min.messages", "100000");
+        default("fetch.max.bytes", &ahead.fetch_bytes.to_string());
+        default("max.partition.fetch.bytes", &ahead.fetch_bytes.to_string());
+        default("queued.max.messages.kbytes", &ahead.queued_kib.to_string());
+        default("queued.min.messages", &ahead.queued_messages.to_string());
         // A full queue is drained in a tenth of a second; the usual pause of a whole one would leave us idle.
         default("fetch.queue.backoff.ms", "10");
         default("fetch.error.backoff.ms", "100");
@@ -365,13 +387,15 @@ mod tests {
     #[test]
     fn a_reader_keeps_what_exactly_once_depends_on() {
         let good = options(&[("brokers", "a:1"), ("properties", r#"{"fetch.min.bytes": 7}"#)]).unwrap();
-        let config = good.consumer(false, true);
+        let config = good.consumer(false, true, &Ahead::within(64 << 20));
         for (name, value) in [
             ("isolation.level", "read_committed"),
             ("auto.offset.reset", "error"),
             ("enable.partition.eof", "true"),
             ("enable.auto.commit", "false"),
             ("fetch.min.bytes", "7"),
+            ("fetch.max.bytes", "4194304"),
+            ("queued.max.messages.kbytes", "8192"),
         ] {
             assert_eq!(config.get(name), Some(value));
         }

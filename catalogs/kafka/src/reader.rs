@@ -17,7 +17,7 @@
 //! | `enable.partition.eof` | `true` | positions behind control records |
 //! | `check.crcs` | `true` | broken bytes are an error |
 //! | `fetch.min.bytes`, `fetch.wait.max.ms` | 1 MB, 50 ms | large fetches under load, a twentieth of a second otherwise |
-//! | `queued.max.messages.kbytes` | the reader's buffer, at most 64 MB; 16 MB for queries | bound of what librdkafka holds for a reader |
+//! | `queued.max.messages.kbytes`, `fetch.max.bytes` | see [`Ahead`] | bounds of what librdkafka holds for a reader |
 //! | `fetch.queue.backoff.ms` | 10 ms | at the usual second, a reader that fills its queue stands still most of the time |
 
 use std::collections::{HashMap, VecDeque};
@@ -35,9 +35,8 @@ use tokio::sync::Notify;
 use crate::client::{Context, code_error, no_topic, refusal, trouble};
 use crate::ffi::{Intake, Message};
 use crate::lane::{Lane, ReadPlan};
-use crate::options::{Options, config_error};
+use crate::options::{Ahead, Options, config_error};
 
-const QUEUED: &str = "queued.max.messages.kbytes";
 const PARTITION_EOF: i32 = RDKafkaErrorCode::PartitionEOF as i32;
 /// How long a record may wait for company. What a fetch brought is in the queue together, and is taken together.
 const LINGER: Duration = Duration::from_millis(20);
@@ -65,6 +64,7 @@ pub(crate) struct Job {
     pub(crate) read_uncommitted: bool,
     pub(crate) ranges: Vec<Range>,
     pub(crate) plan: Arc<ReadPlan>,
+    /// Of all that is read ahead.
     pub(crate) buffer_bytes: usize,
 }
 
@@ -79,7 +79,7 @@ impl Reader {
             state: Mutex::default(),
             room: Condvar::new(),
             arrived: Notify::new(),
-            limit: job.buffer_bytes.max(1),
+            limit: Ahead::within(job.buffer_bytes).decoded_bytes.max(1),
         });
         let guard = Producer(queue.clone());
         std::thread::Builder::new()
@@ -246,11 +246,7 @@ fn run(job: &Job, queue: &Queue) -> Result<()> {
     }
 
     let context = Context::default();
-    let mut settings = job.options.consumer(job.read_uncommitted, endless);
-    if endless && !job.options.sets(QUEUED) {
-        // Who asks for a small buffer does not want a large one before it.
-        settings.set(QUEUED, (job.buffer_bytes / 1024).clamp(1024, 65_536).to_string());
-    }
+    let settings = job.options.consumer(job.read_uncommitted, endless, &Ahead::within(job.buffer_bytes));
     let consumer = settings.create_with_context(context.clone()).map_err(|e| config_error(&job.connection, e))?;
     let mut intake = Intake::new(consumer, &job.topic)
         .ok_or_else(|| Error::invalid(format!("\"{}\" is no name of a kafka topic", job.topic)))?;

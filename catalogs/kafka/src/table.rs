@@ -21,7 +21,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
-use tidewater_catalogs::{Error, Result, StreamSource};
+use tidewater_catalogs::{Error, Result, StreamSource, announce_scan_memory};
 
 use crate::client::At;
 use crate::lane::ReadPlan;
@@ -29,8 +29,10 @@ use crate::pushdown::{Seek, Taken};
 use crate::reader::{Range, Reader};
 use crate::source::SharedSource;
 
-/// Decoded bytes that may wait in each of a query's readers.
-const BUFFER_BYTES: usize = 16 << 20;
+/// What each of a query's readers may read ahead.
+const BUFFER_BYTES: usize = 24 << 20;
+/// Records that few are larger than.
+const RECORD_BYTES: u64 = 4 << 10;
 
 #[derive(Debug)]
 pub(crate) struct StreamTable {
@@ -181,7 +183,12 @@ impl StreamScanExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Ok(Self { source, plan, order, groups, limit, schema, properties, metrics: ExecutionPlanMetricsSet::new() })
+        let metrics = ExecutionPlanMetricsSet::new();
+        // Who looks for a few records at the end reads no further ahead than that.
+        let most = groups.iter().map(|g| g.iter().map(size).fold(0, u64::saturating_add)).max().unwrap_or(0);
+        let held = usize::try_from(most.saturating_mul(RECORD_BYTES)).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+        announce_scan_memory(&metrics, held);
+        Ok(Self { source, plan, order, groups, limit, schema, properties, metrics })
     }
 }
 

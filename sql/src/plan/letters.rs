@@ -63,7 +63,7 @@ impl LetterSource for FlowLetters {
         let (plan, planned) = self.plan(&engine).await?;
         let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
         let task = planned.state.task_ctx();
-        let feed = engine.query_runtime.spawn(async move { run::feed(plan, task, &sender).await });
+        let feed = engine.query_runtime.spawn(async move { run::feed(plan, task, &sender, None).await });
         Ok(Box::new(Reader { receiver, _feed: AbortOnDropHandle::new(feed), ended: false }))
     }
 }

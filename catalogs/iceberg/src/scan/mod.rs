@@ -45,14 +45,14 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::{DFSchema, Result as DfResult};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder};
+use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, FileSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_expr::conjunction;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use iceberg::spec::SnapshotRef;
-use tidewater_catalogs::{Error, Result};
+use tidewater_catalogs::{Error, Result, announce_scan_memory};
 
 pub use self::cache::MetadataCache;
 use self::columns::ScanSchema;
@@ -142,6 +142,7 @@ impl TableProvider for IcebergTable {
             planned.may_have_nan,
             Equality::new(planned.equality, session.runtime_env().memory_pool.clone()),
         );
+        announce_scan_memory(source.metrics(), held_bytes(planned.row_group_bytes));
         let config = FileScanConfigBuilder::new(unused_store(), Arc::new(source))
             .with_file_groups(groups)
             .with_statistics(planned.statistics)
@@ -175,6 +176,14 @@ impl IcebergTable {
         }
         columns.into_iter().collect()
     }
+}
+
+/// What a partition of a scan holds at a time: a row group of the columns that are read as it lies in the file, and
+/// beside it pages and batches that are being unpacked.
+fn held_bytes(row_group_bytes: u64) -> usize {
+    const UNPACKED: u64 = 4 << 20;
+    let unpacked = row_group_bytes.saturating_mul(8).min(UNPACKED);
+    usize::try_from(row_group_bytes.saturating_add(unpacked)).unwrap_or(usize::MAX)
 }
 
 /// Files spread over `partitions` by size; large ones are cut at row groups. One empty group where there are none.

@@ -9,8 +9,8 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileFormat, Manifest, ManifestContentType, ManifestEntry, ManifestFile,
-    PartitionField, Snapshot, Transform,
+    DataContentType, DataFile, DataFileFormat, Manifest, ManifestContentType, ManifestEntry, ManifestFile, NestedField,
+    PartitionField, Snapshot, Transform, Type,
 };
 use object_store::ObjectMeta;
 use tidewater_catalogs::{Error, Result};
@@ -49,6 +49,8 @@ pub(super) struct Planned {
     pub(super) may_have_nan: BTreeSet<usize>,
     pub(super) summary: ScanSummary,
     pub(super) equality: EqualityPlan,
+    /// Of the columns that are read, packed, in the file that has the largest.
+    pub(super) row_group_bytes: u64,
 }
 
 pub(super) async fn plan(
@@ -131,6 +133,7 @@ struct Planner<'a> {
     may_have_nan: BTreeSet<usize>,
     summary: ScanSummary,
     equality: EqualityPlanner,
+    row_group_bytes: u64,
 }
 
 impl<'a> Planner<'a> {
@@ -146,6 +149,7 @@ impl<'a> Planner<'a> {
             may_have_nan: BTreeSet::new(),
             summary: ScanSummary { table: state.name.to_string(), ..ScanSummary::default() },
             equality: EqualityPlanner::default(),
+            row_group_bytes: 0,
             state,
             schema,
             request,
@@ -234,6 +238,7 @@ impl<'a> Planner<'a> {
         let ranges: Vec<_> = self.request.columns.iter().map(range).collect();
         let (rows, size_bytes) = (file.record_count(), file.file_size_in_bytes());
         self.totals.add(&ranges, rows, size_bytes, has_deletes);
+        self.row_group_bytes = self.row_group_bytes.max(self.row_group_bytes(file));
         if has_deletes {
             self.summary.files_with_deletes += 1;
         } else {
@@ -259,6 +264,21 @@ impl<'a> Planner<'a> {
         }
         self.files.push(planned);
         Ok(())
+    }
+
+    /// A row group of the columns that are read, if all of the file's are alike. Where the manifest says nothing of a
+    /// column it has an even share of the file.
+    fn row_group_bytes(&self, file: &DataFile) -> u64 {
+        let (size, columns) = (file.file_size_in_bytes(), self.schema.arrow.fields().len().max(1) as u64);
+        let of_column = |column: &usize| {
+            let mut bytes = None;
+            each_leaf(self.schema.field(*column), &mut |id| {
+                bytes = file.column_sizes().get(&id).map(|more| bytes.unwrap_or(0) + more).or(bytes);
+            });
+            bytes.unwrap_or(size / columns)
+        };
+        let read: u64 = self.request.columns.iter().map(of_column).fold(0, u64::saturating_add);
+        read.min(size) / file.split_offsets().map_or(1, |offsets| offsets.len().max(1) as u64)
     }
 
     /// Iceberg spec, "Column Projection": a column that the file lacks has its identity partition value.
@@ -309,6 +329,7 @@ impl<'a> Planner<'a> {
             files: self.files,
             may_have_nan: self.may_have_nan,
             summary: self.summary,
+            row_group_bytes: self.row_group_bytes,
         }
     }
 }
@@ -333,6 +354,19 @@ fn check(file: &DataFile) -> Result<()> {
         return refused(Error::unsupported("encrypted tables cannot be read"));
     }
     Ok(())
+}
+
+/// Ids of the columns in a file that make up a column of the table.
+fn each_leaf(field: &NestedField, found: &mut impl FnMut(i32)) {
+    match field.field_type.as_ref() {
+        Type::Primitive(_) => found(field.id),
+        Type::Struct(fields) => fields.fields().iter().for_each(|f| each_leaf(f, found)),
+        Type::List(list) => each_leaf(&list.element_field, found),
+        Type::Map(map) => {
+            each_leaf(&map.key_field, found);
+            each_leaf(&map.value_field, found);
+        }
+    }
 }
 
 /// Which containers may hold matching rows. Where the predicate cannot be evaluated, all of them.
