@@ -73,7 +73,11 @@ fn declared(t: &DataType) -> String {
 fn is_open(plan: &LogicalPlan, column: usize) -> bool {
     let LogicalPlan::Projection(projection) = plan else { return matches!(plan, LogicalPlan::Values(_)) };
     let expr = projection.expr.get(column).map(|e| e.clone().unalias_nested().data);
-    matches!(expr, Some(Expr::Literal(..) | Expr::Placeholder(_)))
+    match expr {
+        Some(Expr::Placeholder(_)) => true,
+        Some(Expr::Literal(value, _)) => value.is_null() || value.try_as_str().is_some(),
+        _ => false,
+    }
 }
 
 fn union_types(union: &Union) -> Option<SqlError> {
