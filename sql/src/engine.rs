@@ -65,6 +65,16 @@ impl Default for EngineDefaults {
     }
 }
 
+/// Behind an object: the compiler would else look through DataFusion's state wherever it has to know that an engine may
+/// be sent, and that was most of what the server's crate took.
+struct BaseState(Box<dyn Fn() -> SessionState + Send + Sync>);
+
+impl std::fmt::Debug for BaseState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BaseState").finish_non_exhaustive()
+    }
+}
+
 /// One per process.
 #[derive(Debug)]
 pub struct Engine {
@@ -77,8 +87,9 @@ pub struct Engine {
     pub(crate) query_runtime: tokio::runtime::Handle,
     pub(crate) defaults: EngineDefaults,
     pub(crate) supervisor: Arc<Supervisor>,
-    /// Functions, rules and memory that all statements share; cloned and set up per statement.
-    pub(crate) base_state: SessionState,
+    /// See [`Engine::base_state`].
+    base_state: BaseState,
+    runtime_env: Arc<RuntimeEnv>,
     /// Lets queries begin as there is memory for their scans.
     pub(crate) admission: Arc<Admission>,
     next_pid: AtomicI32,
@@ -141,12 +152,18 @@ impl Engine {
             connectors: parts.connectors,
             query_runtime: parts.query_runtime,
             defaults: parts.defaults,
-            base_state,
+            runtime_env: Arc::clone(base_state.runtime_env()),
+            base_state: BaseState(Box::new(move || base_state.clone())),
             admission: Arc::new(Admission::new(scans)),
             next_pid: AtomicI32::new(1),
             sessions: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// Functions, rules and memory that all statements share; set up further by each.
+    pub(crate) fn base_state(&self) -> SessionState {
+        (self.base_state.0)()
     }
 
     /// Starts the stored flows. One that cannot be planned is reported as failed and does not keep others back.
@@ -212,7 +229,7 @@ impl Engine {
 
     /// Memory pool and disk manager of all queries, for metrics.
     pub fn runtime_env(&self) -> &Arc<RuntimeEnv> {
-        self.base_state.runtime_env()
+        &self.runtime_env
     }
 
     pub fn sessions(&self) -> Vec<SessionInfo> {

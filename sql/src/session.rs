@@ -4,6 +4,7 @@ use std::time::Instant;
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -267,7 +268,18 @@ impl Session {
     }
 
     /// Finds the types of parameters and results. `param_types` are those that the client named.
-    pub async fn prepare(
+    ///
+    /// Boxed, as is what [`Session::execute`] gives: whoever awaits it would else have the compiler prove of every
+    /// statement's future that it may be sent, which takes a minute.
+    pub fn prepare<'a>(
+        &'a mut self,
+        statement: &'a ParsedStatement,
+        param_types: &'a [Option<DataType>],
+    ) -> BoxFuture<'a, Result<Prepared, SqlError>> {
+        Box::pin(self.describe(statement, param_types))
+    }
+
+    async fn describe(
         &mut self,
         statement: &ParsedStatement,
         param_types: &[Option<DataType>],
@@ -285,7 +297,15 @@ impl Session {
     }
 
     /// Runs a statement. Errors of the rows come with the stream.
-    pub async fn execute(&mut self, prepared: &Prepared, params: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
+    pub fn execute<'a>(
+        &'a mut self,
+        prepared: &'a Prepared,
+        params: Vec<ScalarValue>,
+    ) -> BoxFuture<'a, Result<Outcome, SqlError>> {
+        Box::pin(self.run(prepared, params))
+    }
+
+    async fn run(&mut self, prepared: &Prepared, params: Vec<ScalarValue>) -> Result<Outcome, SqlError> {
         let statement = &prepared.statement;
         self.refuse_in_failed_block(statement)?;
         let cancel = self.cancel.renew();

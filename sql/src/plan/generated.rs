@@ -35,7 +35,7 @@ pub(crate) async fn check(engine: &Engine, _settings: &Settings, definition: &St
     let schema = DFSchema::try_from(definition.spec.full_schema().as_ref().clone())?;
     let mut fields: Vec<Field> = definition.spec.columns.iter().map(|c| c.field().clone()).collect();
     for column in &definition.generated {
-        let expr = plan(&engine.base_state, column, &schema)?;
+        let expr = plan(&engine.base_state(), column, &schema)?;
         let nullable = expr.nullable(&schema)?;
         if column.not_null && nullable {
             return Err(SqlError::unsupported(format!("generated column \"{}\" cannot be NOT NULL", column.name))

@@ -4,7 +4,7 @@ use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, RecursiveQuery, Union};
 
-use super::literals::texts;
+use super::literals::{is_untyped, texts};
 use super::numeric::digits;
 use super::types::NUMERIC_SCALE;
 use crate::dialect::type_name;
@@ -69,15 +69,9 @@ fn declared(t: &DataType) -> String {
     type_name(t).map_or_else(|| t.to_string(), |name| name.to_lowercase())
 }
 
-/// A literal or parameter, which has no type of its own.
 fn is_open(plan: &LogicalPlan, column: usize) -> bool {
     let LogicalPlan::Projection(projection) = plan else { return matches!(plan, LogicalPlan::Values(_)) };
-    let expr = projection.expr.get(column).map(|e| e.clone().unalias_nested().data);
-    match expr {
-        Some(Expr::Placeholder(_)) => true,
-        Some(Expr::Literal(value, _)) => value.is_null() || value.try_as_str().is_some(),
-        _ => false,
-    }
+    projection.expr.get(column).is_some_and(|e| is_untyped(&e.clone().unalias_nested().data))
 }
 
 fn union_types(union: &Union) -> Option<SqlError> {

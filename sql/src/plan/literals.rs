@@ -68,8 +68,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 *between.high = high;
             }
             changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
-            let (low, high) = (between.low.as_ref().clone(), between.high.as_ref().clone());
-            changed |= zeros::listed(&mut between.expr, &mut [low, high], schema);
+            changed |= zeros::listed(&mut between.expr, [between.low.as_ref(), between.high.as_ref()], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
         Expr::InList(mut list) => {
@@ -89,7 +88,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             let mut all = vec![&mut *list.expr];
             all.extend(&mut list.list);
             changed |= floats(&mut all, schema);
-            changed |= zeros::listed(&mut list.expr, &mut list.list, schema);
+            changed |= zeros::listed(&mut list.expr, &list.list, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
         }
         Expr::Case(mut case) => {
@@ -189,17 +188,21 @@ fn short_booleans(mut f: ScalarFunction, schema: &DFSchema) -> Transformed<Expr>
 /// 42883 for a text beside a number: the engine would compare texts. Literals have their type by now.
 fn no_operator(b: &BinaryExpr, schema: &DFSchema) -> Option<SqlError> {
     let (left, right) = (b.left.get_type(schema).ok()?, b.right.get_type(schema).ok()?);
-    let open = |e: &Expr| match e {
-        Expr::Placeholder(_) => true,
-        Expr::Literal(value, _) => value.is_null() || value.try_as_str().is_some(),
-        _ => false,
-    };
-    if open(&b.left) || open(&b.right) || !(texts(&left, &right) || texts(&right, &left)) {
+    if is_untyped(&b.left) || is_untyped(&b.right) || !(texts(&left, &right) || texts(&right, &left)) {
         return None;
     }
     let name = |t: &DataType| tidewater_catalogs_system::type_name(t);
     let message = format!("operator does not exist: {} {} {}", name(&left), b.op, name(&right));
     Some(SqlError::new(SqlState::UNDEFINED_FUNCTION, message).with_hint("Cast one side to the type of the other."))
+}
+
+/// A quoted literal or parameter, which has no type of its own.
+pub(super) fn is_untyped(expr: &Expr) -> bool {
+    match expr {
+        Expr::Placeholder(_) => true,
+        Expr::Literal(value, _) => value.is_null() || value.try_as_str().is_some(),
+        _ => false,
+    }
 }
 
 /// Whether one is text and the other a number or boolean.

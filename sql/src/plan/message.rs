@@ -392,7 +392,7 @@ pub(crate) fn execution_error(message: &str) -> SqlError {
         return plan_error(&text);
     }
     if lower.contains("regex") && (lower.contains("parse") || lower.contains("did not compile")) {
-        return SqlError::new(SqlState("2201B"), "invalid regular expression").with_detail(text);
+        return SqlError::new(SqlState::INVALID_REGEX, "invalid regular expression").with_detail(text);
     }
     if let Some(inner) = cast_pattern(&text) {
         return inner;

@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
 
     /// The state of this statement: the session's time zone and functions.
     pub(crate) fn state(&self) -> Result<SessionState> {
-        let mut state = self.engine.base_state.clone();
+        let mut state = self.engine.base_state();
         let zone = self.settings.time_zone();
         state.config_mut().options_mut().execution.time_zone =
             Some(if zone == "UTC" { "+00:00".to_owned() } else { zone });

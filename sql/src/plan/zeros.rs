@@ -19,14 +19,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 /// A comparison with zero. None where it is none, or not of floats.
 pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
-    let zero = |e: &Expr| match e {
-        Expr::Literal(ScalarValue::Float64(Some(v)), _) => *v == 0.0,
-        Expr::Literal(ScalarValue::Float32(Some(v)), _) => *v == 0.0,
-        Expr::Literal(ScalarValue::Int64(Some(0)) | ScalarValue::Int32(Some(0)), _) => true,
-        Expr::Literal(ScalarValue::Decimal128(Some(0), ..), _) => true,
-        _ => false,
-    };
-    let (value, op) = match (zero(&b.left), zero(&b.right)) {
+    let (value, op) = match (is_zero(&b.left), is_zero(&b.right)) {
         (false, true) => (b.left.as_ref().clone(), b.op),
         (true, false) => (b.right.as_ref().clone(), b.op.swap()?),
         _ => return None,
@@ -50,33 +43,26 @@ pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
 /// Two floats that are compared, neither of them known. False where they are something else.
 pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
     // A column of the row outside has to stand alone, or the subquery cannot be joined.
-    let open = |e: &Expr| {
-        !matches!(e, Expr::Literal(..) | Expr::ScalarFunction(_)) && is_float(e, schema) && !e.contains_outer()
-    };
-    if !open(&b.left) || !open(&b.right) {
-        return false;
-    }
-    for side in [&mut b.left, &mut b.right] {
-        **side = plus_zero(side);
-    }
-    true
+    let open = |e: &Expr| is_key(e, schema) && !e.contains_outer();
+    open(&b.left) && open(&b.right) && key(&mut b.left, schema) && key(&mut b.right, schema)
 }
 
 /// What is looked for among several, one of them zero.
-pub(super) fn listed(value: &mut Expr, among: &mut [Expr], schema: &DFSchema) -> bool {
-    let zero = |e: &Expr| {
-        let float = match e {
-            Expr::Literal(ScalarValue::Float64(Some(v)), _) => Some(*v),
-            Expr::Literal(ScalarValue::Float32(Some(v)), _) => Some(f64::from(*v)),
-            Expr::Literal(ScalarValue::Int64(Some(v)), _) => Some(*v as f64),
-            _ => None,
-        };
-        float == Some(0.0)
-    };
-    among.iter().any(zero) && !value.contains_outer() && key(value, schema)
+pub(super) fn listed<'a>(value: &mut Expr, among: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> bool {
+    among.into_iter().any(is_zero) && !value.contains_outer() && key(value, schema)
 }
 
-/// A key of a window.
+fn is_zero(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Float64(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Float32(Some(v)), _) => *v == 0.0,
+        Expr::Literal(ScalarValue::Int64(Some(0)) | ScalarValue::Int32(Some(0)), _) => true,
+        Expr::Literal(ScalarValue::Decimal128(Some(0), ..), _) => true,
+        _ => false,
+    }
+}
+
+/// A float that is a key, or compared as one.
 pub(super) fn key(expr: &mut Expr, schema: &DFSchema) -> bool {
     let changes = is_key(expr, schema);
     if changes {

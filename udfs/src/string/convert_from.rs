@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder};
+use arrow::array::{Array, AsArray, StringBuilder};
 use arrow::datatypes::DataType;
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 pub(super) fn function() -> ScalarUDF {
@@ -56,12 +56,6 @@ impl ScalarUDFImpl for ConvertFrom {
                 Err(e) => return exec_err!("invalid byte sequence for encoding \"UTF8\" at byte {}", e.valid_up_to()),
             }
         }
-        let array: ArrayRef = Arc::new(out.finish());
-        let scalar = args.args.iter().all(|a| matches!(a, ColumnarValue::Scalar(_)));
-        Ok(if scalar {
-            ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?)
-        } else {
-            ColumnarValue::Array(array)
-        })
+        crate::result(&args, Arc::new(out.finish()))
     }
 }
