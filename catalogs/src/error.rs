@@ -25,6 +25,8 @@ pub enum ErrorKind {
     Unavailable,
     /// Retry on the new state: someone else committed first, and nothing of ours was applied.
     Conflict,
+    /// Fix the statement: it says two things of one row.
+    Ambiguous,
     /// Re-read the table, then decide: the answer to a commit was lost.
     CommitUnknown,
     /// Raise the limit or ask for less.

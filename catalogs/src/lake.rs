@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{AnchorState, CommitTable, Result, TableName};
+use crate::{AnchorState, ChangeKind, CommitTable, Error, Result, TableChange, TableName};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,11 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// A change of rows of this state. It is committed on the newest state where it means the same there.
+    fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {
+        Err(Error::unsupported(format!("rows of \"{}\" cannot be changed", self.info().name))
+            .with_context("change", kind.word()))
+    }
 }
 
 /// A new table without a name yet. Nobody can read, change or drop it, so that whoever makes it may take it back

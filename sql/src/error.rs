@@ -222,6 +222,7 @@ impl From<&Error> for SqlError {
             ErrorKind::DataLoss | ErrorKind::SourceReplaced => SqlState::NOT_IN_PREREQUISITE_STATE,
             ErrorKind::Unavailable => SqlState::IO_ERROR,
             ErrorKind::Conflict => SqlState::SERIALIZATION_FAILURE,
+            ErrorKind::Ambiguous => SqlState::CARDINALITY_VIOLATION,
             ErrorKind::CommitUnknown => SqlState::COMPLETION_UNKNOWN,
             ErrorKind::ResourcesExhausted => SqlState::OUT_OF_MEMORY,
             ErrorKind::Cancelled => SqlState::QUERY_CANCELED,

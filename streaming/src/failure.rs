@@ -96,7 +96,7 @@ impl From<Error> for Failure {
             ErrorKind::DataLoss => ("DATA_LOSS", External, false),
             ErrorKind::SourceReplaced => ("TOPIC_REPLACED", External, false),
             ErrorKind::DataCorrupt => ("DATA_CORRUPT", External, false),
-            ErrorKind::InvalidInput => ("INVALID_INPUT", User, false),
+            ErrorKind::InvalidInput | ErrorKind::Ambiguous => ("INVALID_INPUT", User, false),
             ErrorKind::NotFound => ("NOT_FOUND", User, false),
             ErrorKind::AlreadyExists => ("ALREADY_EXISTS", User, false),
             ErrorKind::Unsupported => ("UNSUPPORTED", User, false),

@@ -15,10 +15,12 @@
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
+mod attempts;
 mod blobs;
 mod catalog;
 #[cfg(test)]
 mod certify;
+mod change;
 mod commit;
 mod connector;
 mod defaults;

@@ -102,6 +102,7 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, GC] {
         get(properties, flag)?;
     }
+    crate::change::check_properties(properties)?;
     match properties.get(METADATA_COMPRESSION).map(|codec| codec.trim().to_ascii_lowercase()).as_deref() {
         None | Some("none" | "gzip") => Ok(()),
         Some(_) => Err(Error::invalid(format!(

@@ -58,7 +58,7 @@ impl StagedTable for UnseenTable {
                 commit,
                 add: files.files.iter().map(|f| from_staged(&state.metadata, f)).collect::<Result<_>>()?,
                 summary: BTreeMap::from([(COMMIT_UUID.to_string(), commit.to_string())]),
-                anchor: None,
+                ..Change::default()
             };
             let base = self.lake.base(state).await?;
             let staged = stage(&base, change, self.lake.now_ms()).await?;

@@ -73,9 +73,9 @@ const REFUSED: &[Row] = &[
     (&["CALL"], "procedures are not supported yet", "Maintenance of tables runs inside their flows."),
     (&["CREATE", "POLICY"], "policies are not supported yet", "Query through a SELECT that filters."),
     (
-        &["MERGE"],
-        "MERGE is not supported yet",
-        "Append with INSERT, and take the latest row per key in a query, with row_number().",
+        &["MERGE", "WITH", "SCHEMA", "EVOLUTION"],
+        "MERGE WITH SCHEMA EVOLUTION is not supported yet",
+        "Write MERGE INTO, with the columns that the table has.",
     ),
     (
         &["INSERT", "OVERWRITE"],

@@ -390,7 +390,7 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "ROLLBACK STREAMING TABLE t TO SNAPSHOT 1",
         "VERIFY STREAMING TABLE t",
         "REPLAY DLQ s WHERE _offset IN (SELECT 1)",
-        "MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
+        "MERGE WITH SCHEMA EVOLUTION INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
         "INSERT OVERWRITE t SELECT 1",
         "INSERT INTO t BY NAME SELECT 1 AS a",
         "OPTIMIZE t",

@@ -115,8 +115,16 @@ async fn plan_rows(
     place: Place,
 ) -> Result<Rows> {
     let login = Login::default();
-    let planner =
-        Planner { engine, settings, login: &login, pid: 0, statement: None, purpose: Purpose::Describe, live: false };
+    let planner = Planner {
+        engine,
+        settings,
+        login: &login,
+        pid: 0,
+        statement: None,
+        purpose: Purpose::Describe,
+        live: false,
+        target: None,
+    };
     let mut query = Box::new(query.clone());
     let stream = take_stream(engine, settings, &mut query, bound, place).await?;
     rewrite::forms(&mut query, None)?;

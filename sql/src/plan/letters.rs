@@ -174,7 +174,16 @@ async fn query(engine: &Arc<Engine>, request: &ReplayRequest, text: &str, purpos
     let options = vec![("TimeZone".to_owned(), request.time_zone.clone())];
     let settings = Settings::for_login(&engine.defaults, &Login { options, ..Login::default() })?;
     let login = Login::default();
-    let planner = Planner { engine, settings: &settings, login: &login, pid: 0, statement: None, purpose, live: false };
+    let planner = Planner {
+        engine,
+        settings: &settings,
+        login: &login,
+        pid: 0,
+        statement: None,
+        purpose,
+        live: false,
+        target: None,
+    };
     let mut planned = planner.query(&query, &[], None).await?;
     // A request that is taken up again after a crash must not mean other letters than before.
     let at = chrono::DateTime::from_timestamp_millis(request.at_ms);

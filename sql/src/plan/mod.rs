@@ -56,4 +56,4 @@ mod zones;
 
 pub use interval::interval;
 pub(crate) use output::display_name;
-pub(crate) use query::{Planner, Purpose, parameters};
+pub(crate) use query::{Planner, Purpose, TARGET, Target, parameters};

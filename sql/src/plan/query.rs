@@ -14,6 +14,7 @@ use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast::{self, Query, Value, Visit, Visitor};
+use tidewater_catalogs::{LakeTable, TableChange};
 use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
@@ -46,7 +47,19 @@ pub(crate) struct Planner<'a> {
     pub purpose: Purpose,
     /// Rows that are not committed yet are part of streaming tables where the session wants them.
     pub live: bool,
+    /// The table whose rows the statement changes.
+    pub target: Option<&'a Target>,
 }
+
+/// A table whose rows are changed. The query names it [`TARGET`]; where it reads the same table under its own name, it
+/// reads the same state.
+pub(crate) struct Target {
+    pub table: Arc<dyn LakeTable>,
+    pub change: Arc<dyn TableChange>,
+}
+
+/// No user's table has this name: it would need no quotes, and names of ours begin so.
+pub(crate) const TARGET: &str = "_tidewater_target";
 
 /// A plan with all that is needed to run it.
 #[derive(Debug)]
@@ -67,6 +80,7 @@ impl<'a> Planner<'a> {
             statement: Some(ctx.statement),
             purpose,
             live: ctx.settings.reads_live(),
+            target: None,
         }
     }
 
@@ -186,10 +200,20 @@ impl<'a> Planner<'a> {
             .map_err(|e| SqlError::planning(&e, self.statement))
     }
 
+    fn is_target(&self, relation: &TableRelation) -> bool {
+        self.target.is_some_and(|target| target.table.info().uuid == relation.table.info().uuid)
+    }
+
     /// Every relation of the query under the name that the query gives it.
     async fn relations(&self, query: &Query, catalog: Option<&CatalogSnapshot>) -> Result<HashMap<Name, Relation>> {
         let mut found = HashMap::new();
         for table in scope::tables(query) {
+            if let Some(target) = self.target
+                && table.name.0 == [TARGET]
+            {
+                found.insert(table.name, Relation::System(target.change.provider()?));
+                continue;
+            }
             if let Some((catalog, (schema, name))) = catalog.zip(pg::system_relation(&table.name.0))
                 && let Some(provider) = tidewater_catalogs_system::table(catalog, schema, &name)?
             {
@@ -197,6 +221,11 @@ impl<'a> Planner<'a> {
                 continue;
             }
             match relation::find(self.engine, self.settings, &table.name).await? {
+                Some(Relation::Table(relation)) if self.is_target(&relation) => {
+                    let same = self.target.map_or(relation.table, |target| Arc::clone(&target.table));
+                    let relation = TableRelation { table: same, hot: None, read: Read::Committed };
+                    found.insert(table.name, Relation::Table(relation));
+                }
                 Some(relation) => {
                     found.insert(table.name, relation);
                 }

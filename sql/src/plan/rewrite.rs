@@ -175,7 +175,7 @@ fn body_forms(body: &mut SetExpr) -> Result<()> {
 }
 
 /// `SELECT * FROM name`.
-pub(super) fn select_all(name: ObjectName) -> Select {
+pub(crate) fn select_all(name: ObjectName) -> Select {
     Select {
         select_token: ast::helpers::attached_token::AttachedToken::empty(),
         optimizer_hint: None,

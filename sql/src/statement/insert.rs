@@ -13,23 +13,19 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor};
-use tidewater_catalogs::{LakeTable, SYSTEM_CATALOG, StreamColumn};
+use tidewater_catalogs::StreamColumn;
 
-use crate::dialect::{Name, fold, parse_type, type_name, walk};
+use super::change::Writable;
+use crate::dialect::{fold, parse_type, type_name, walk};
 use crate::error::Result;
-use crate::plan::relation::{self, Relation, StreamRelation};
+use crate::plan::relation::StreamRelation;
 use crate::plan::{Planner, Purpose, assign, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
 
-enum Target {
-    Table(Arc<dyn LakeTable>),
-    Stream(Arc<StreamRelation>),
-}
-
 struct Checked {
-    target: Target,
+    target: Writable,
     name: String,
     /// Columns that the statement gives values for, in its order.
     columns: Vec<FieldRef>,
@@ -63,10 +59,10 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
     let name = checked.name.clone();
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        Target::Table(table) => {
+        Writable::Table(table) => {
             super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?
         }
-        Target::Stream(relation) => {
+        Writable::Stream(relation) => {
             super::streaming_table::detached(ctx, async move { produce(&relation, stream).await }).await?
         }
     };
@@ -94,34 +90,10 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
     let TableObject::TableName(object) = &insert.table else {
         return Err(SqlError::unsupported("INSERT INTO a function is not supported"));
     };
-    let name = Name::from_object_name(object).ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
-    let shown = name.0.join(".");
-    let target = match relation::find(ctx.engine, ctx.settings, &name).await? {
-        None => {
-            let mut error = SqlError::undefined_table(&shown);
-            if let Some(ident) = object.0.first().and_then(|p| p.as_ident()) {
-                error.position = ctx.statement.position(ident.span.start);
-            }
-            return Err(error);
-        }
-        Some(Relation::System(_)) => {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied: \"{shown}\" belongs to the server"),
-            ));
-        }
-        Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => {
-            return Err(SqlError::new(
-                SqlState::INSUFFICIENT_PRIVILEGE,
-                format!("permission denied: \"{shown}\" belongs to the server"),
-            ));
-        }
-        Some(Relation::Table(found)) => Target::Table(found.table),
-        Some(Relation::Stream(stream)) => Target::Stream(stream),
-    };
+    let (shown, target) = super::change::find_writable(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
-        Target::Table(table) => table.info().schema.fields().iter().cloned().collect(),
-        Target::Stream(stream) => stream
+        Writable::Table(table) => table.info().schema.fields().iter().cloned().collect(),
+        Writable::Stream(stream) => stream
             .definition
             .spec
             .columns
@@ -164,8 +136,8 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
         }
     };
     let written = match &target {
-        Target::Table(table) => table.info().schema.clone(),
-        Target::Stream(_) => Arc::new(Schema::new(columns.clone())),
+        Writable::Table(table) => table.info().schema.clone(),
+        Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
     Ok(Checked { target, name: shown, columns, written, source })
 }
@@ -196,9 +168,9 @@ fn refuse_clauses(insert: &Insert) -> Result<()> {
         .with_hint("Write INSERT INTO table (columns) VALUES … or SELECT …."))
 }
 
-fn no_such_column(ctx: &StatementContext<'_>, target: &Target, table: &str, column: &str, ident: &Ident) -> SqlError {
+fn no_such_column(ctx: &StatementContext<'_>, target: &Writable, table: &str, column: &str, ident: &Ident) -> SqlError {
     let mut error = match target {
-        Target::Stream(s) if s.definition.visible().contains(&column) => {
+        Writable::Stream(s) if s.definition.visible().contains(&column) => {
             SqlError::new(SqlState("428C9"), format!("cannot insert a non-DEFAULT value into column \"{column}\""))
                 .with_detail(format!(
                     "Column \"{column}\" is computed or comes with the record; it is not part of the value."
@@ -213,7 +185,7 @@ fn no_such_column(ctx: &StatementContext<'_>, target: &Target, table: &str, colu
     error
 }
 
-fn null_in(column: &str, table: &str) -> SqlError {
+pub(super) fn null_in(column: &str, table: &str) -> SqlError {
     SqlError::new(
         SqlState::NOT_NULL_VIOLATION,
         format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
@@ -273,7 +245,7 @@ fn select_width(select: &Select) -> Option<usize> {
 
 /// Casts an untyped literal to the column's type. In VALUES every cell is cast: the rows would have to agree on one
 /// type otherwise, which may be another one than the column's.
-fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
+pub(super) fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
     if row_cell(cell, to)? {
         return Ok(());
     }
@@ -374,20 +346,7 @@ fn to_name(to: &DataType) -> String {
 fn parameter_types(checked: &Checked, given: &[Option<DataType>]) -> Result<Vec<Option<DataType>>> {
     let mut types = given.to_vec();
     types.resize(crate::plan::parameters(&checked.source)?.max(given.len()), None);
-    let mut see = |cell: &ast::Expr, to: &DataType| {
-        let inner = match cell {
-            ast::Expr::Cast { expr, .. } => expr.as_ref(),
-            other => other,
-        };
-        if let ast::Expr::Value(v) = inner
-            && let Value::Placeholder(name) = &v.value
-            && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
-            && let Some(slot) = n.checked_sub(1).and_then(|i| types.get_mut(i))
-            && slot.is_none()
-        {
-            *slot = Some(to.clone());
-        }
-    };
+    let mut see = |cell: &ast::Expr, to: &DataType| cell_parameter(cell, to, &mut types);
     match checked.source.body.as_ref() {
         SetExpr::Values(values) => {
             for row in &values.rows {
@@ -404,6 +363,22 @@ fn parameter_types(checked: &Checked, given: &[Option<DataType>]) -> Result<Vec<
         _ => {}
     }
     Ok(types)
+}
+
+/// A parameter that is a cell takes the type of its column.
+pub(super) fn cell_parameter(cell: &ast::Expr, to: &DataType, types: &mut [Option<DataType>]) {
+    let inner = match cell {
+        ast::Expr::Cast { expr, .. } => expr.as_ref(),
+        other => other,
+    };
+    if let ast::Expr::Value(v) = inner
+        && let Value::Placeholder(name) = &v.value
+        && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
+        && let Some(slot) = n.checked_sub(1).and_then(|i| types.get_mut(i))
+        && slot.is_none()
+    {
+        *slot = Some(to.clone());
+    }
 }
 
 /// True where the source is VALUES, whose literals have no type of their own.

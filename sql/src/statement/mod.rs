@@ -1,6 +1,7 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
 mod catalog;
+mod change;
 mod connection;
 mod create_table;
 mod describe;
@@ -66,6 +67,9 @@ pub(crate) async fn describe(
         Statement::Sql(sql) => match sql.as_ref() {
             ast::Statement::Query(query) => select::describe(ctx, query, param_types).await,
             ast::Statement::Insert(insert) => insert::describe(ctx, insert, param_types).await,
+            ast::Statement::Delete(delete) => change::describe(ctx, delete, param_types).await,
+            ast::Statement::Update(update) => change::describe(ctx, update, param_types).await,
+            ast::Statement::Merge(merge) => change::describe(ctx, merge, param_types).await,
             ast::Statement::ShowVariable { variable } => set::describe_show(ctx, variable),
             _ => none,
         },
@@ -88,6 +92,9 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::Sql(sql) => match sql.as_ref() {
             ast::Statement::Query(query) => select::execute(ctx, query, prepared).await,
             ast::Statement::Insert(insert) => insert::execute(ctx, insert, prepared).await,
+            ast::Statement::Delete(delete) => change::execute(ctx, delete, prepared).await,
+            ast::Statement::Update(update) => change::execute(ctx, update, prepared).await,
+            ast::Statement::Merge(merge) => change::execute(ctx, merge, prepared).await,
             ast::Statement::ShowVariable { variable } => set::show(ctx, variable),
             ast::Statement::Deallocate { .. } => Ok(Outcome::done("DEALLOCATE")),
             other => Err(refused(other)),
@@ -134,9 +141,14 @@ fn refuse_write(ctx: &StatementContext<'_>, statement: &Statement) -> Result<()>
 
 fn writes(statement: &Statement) -> Option<&'static str> {
     Some(match statement {
-        Statement::Sql(sql) if matches!(**sql, ast::Statement::Insert(_)) => "INSERT",
-        Statement::Sql(_)
-        | Statement::ValidateConnection(_)
+        Statement::Sql(sql) => match **sql {
+            ast::Statement::Insert(_) => "INSERT",
+            ast::Statement::Delete(_) => "DELETE",
+            ast::Statement::Update(_) => "UPDATE",
+            ast::Statement::Merge(_) => "MERGE",
+            _ => return None,
+        },
+        Statement::ValidateConnection(_)
         | Statement::Show(_)
         | Statement::ShowCreate(_)
         | Statement::Describe(_)
@@ -163,13 +175,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
 fn refused(statement: &ast::Statement) -> SqlError {
     use ast::Statement as S;
     let (what, hint) = match statement {
-        S::Update(_) => (
-            "UPDATE",
-            "Rows can be appended with INSERT and read back; write a new table with CREATE TABLE … AS SELECT.",
-        ),
-        S::Delete(_) => ("DELETE", "Keep the rows you want with CREATE TABLE … AS SELECT … WHERE …."),
-        S::Merge(_) => ("MERGE", "Append with INSERT … SELECT, and pick the last row per key when reading."),
-        S::Truncate(_) => ("TRUNCATE", "Drop the table and create it again."),
+        S::Truncate(_) => ("TRUNCATE", "DELETE FROM table takes all rows out."),
         S::CreateView(_) => {
             ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS.")
         }

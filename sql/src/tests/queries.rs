@@ -193,8 +193,6 @@ async fn shapes_that_would_answer_wrongly_are_refused() {
         "SELECT * FROM t TABLESAMPLE BERNOULLI (0)",
         "SELECT generate_series(1, 3)",
         "SELECT * FROM t FOR UPDATE",
-        "UPDATE t SET id = 1",
-        "DELETE FROM t",
     ] {
         assert_eq!(b.code(sql).await, "0A000", "{sql}");
     }

@@ -1,12 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, Manifest, ManifestContentType, ManifestFile, ManifestListWriter, ManifestWriter, ManifestWriterBuilder,
-    PartitionSpec, SchemaRef, TableMetadata,
+    DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter, ManifestWriter,
+    ManifestWriterBuilder, PartitionSpec, SchemaRef, TableMetadata,
 };
-use tidewater_catalogs::{Error, Result};
+use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::header;
 use crate::error;
@@ -95,6 +95,7 @@ impl<'a> Namer<'a> {
 /// One manifest per partition spec of the added files.
 pub(crate) async fn added(
     namer: &mut Namer<'_>,
+    content: ManifestContentType,
     files: Vec<(i32, DataFile)>,
     out: &mut Vec<NewFile>,
 ) -> Result<Vec<ManifestFile>> {
@@ -109,7 +110,7 @@ pub(crate) async fn added(
             .partition_spec_by_id(spec_id)
             .ok_or_else(|| Error::internal(format!("the table has no partition spec {spec_id}")))?;
         let schema = schema_of(namer.metadata, spec)?;
-        let made = encode(namer, schema, spec.as_ref().clone(), |writer| {
+        let made = encode(namer, content, schema, spec.as_ref().clone(), |writer| {
             // No sequence number: it is inherited from the snapshot, whatever that becomes.
             files.into_iter().try_for_each(|file| writer.add_file(file, -1))
         });
@@ -131,6 +132,69 @@ fn schema_of(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<SchemaRef
         .find(|s| fits(s))
         .cloned()
         .ok_or_else(|| Error::internal(format!("no schema of the table fits partition spec {}", spec.spec_id())))
+}
+
+/// The manifests of a state without some of its files.
+pub(crate) struct Without {
+    /// Untouched.
+    pub(crate) kept: Vec<ManifestFile>,
+    /// With what is left, and a tombstone for each file that went.
+    pub(crate) rewritten: Vec<ManifestFile>,
+    pub(crate) removed: Vec<(i32, DataFile)>,
+}
+
+/// Takes the files of `remove` out; the manifest beside each is looked at first. `Conflict` where one is not listed any
+/// more. Manifests that list no living file are left out, too.
+pub(crate) async fn without(
+    state: &TableState,
+    namer: &mut Namer<'_>,
+    manifests: Vec<ManifestFile>,
+    remove: &HashMap<String, String>,
+    out: &mut Vec<NewFile>,
+) -> Result<Without> {
+    let lives = |m: &ManifestFile| m.has_added_files() || m.has_existing_files();
+    let (mut kept, mut rewritten, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+    let likely: HashSet<&String> = remove.values().collect();
+    let (first, later): (Vec<_>, Vec<_>) =
+        manifests.into_iter().filter(lives).partition(|m| likely.contains(&m.manifest_path));
+    for source in first.into_iter().chain(later) {
+        if removed.len() == remove.len() {
+            kept.push(source);
+            continue;
+        }
+        let manifest = state.cache.manifest(&state.storage, &state.metadata, &source).await?;
+        let goes = |e: &ManifestEntryRef| remove.contains_key(e.data_file().file_path());
+        let (gone, stay): (Vec<_>, Vec<_>) = manifest.entries().iter().filter(|e| e.is_alive()).partition(|e| goes(e));
+        if gone.is_empty() {
+            kept.push(source);
+            continue;
+        }
+        let (schema, spec) = (manifest.metadata().schema().clone(), manifest.metadata().partition_spec().clone());
+        let made = encode(namer, source.content, schema, spec, |writer| {
+            stay.iter().try_for_each(|entry| keep(writer, &source, entry))?;
+            gone.iter().try_for_each(|entry| {
+                let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
+                let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
+                writer.add_delete_file(entry.data_file().clone(), sequence, Some(file_sequence))
+            })
+        });
+        let (manifest, file) = made.await?;
+        out.push(file);
+        rewritten.push(manifest);
+        removed.extend(gone.iter().map(|entry| (source.partition_spec_id, entry.data_file().clone())));
+    }
+    if removed.len() < remove.len() {
+        return Err(Error::new(ErrorKind::Conflict, "files that the statement changes were replaced by someone else"));
+    }
+    Ok(Without { kept, rewritten, removed })
+}
+
+/// An entry as it was.
+fn keep(writer: &mut ManifestWriter, source: &ManifestFile, entry: &ManifestEntryRef) -> iceberg::Result<()> {
+    let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
+    let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
+    let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);
+    writer.add_existing_file(entry.data_file().clone(), snapshot, sequence, Some(file_sequence))
 }
 
 /// Manifests after merging. Data manifests alone are merged, each with others of its spec; entries keep their
@@ -167,14 +231,9 @@ pub(crate) async fn merged(
         for sources in by_schema.into_values() {
             let Some((_, first)) = sources.first() else { continue };
             let (schema, spec) = (first.metadata().schema().clone(), first.metadata().partition_spec().clone());
-            let made = encode(namer, schema, spec, |writer| {
+            let made = encode(namer, ManifestContentType::Data, schema, spec, |writer| {
                 for (source, manifest) in &sources {
-                    for entry in manifest.entries().iter().filter(|e| e.is_alive()) {
-                        let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
-                        let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
-                        let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);
-                        writer.add_existing_file(entry.data_file().clone(), snapshot, sequence, Some(file_sequence))?;
-                    }
+                    manifest.entries().iter().filter(|e| e.is_alive()).try_for_each(|e| keep(writer, source, e))?;
                 }
                 Ok(())
             });
@@ -244,6 +303,7 @@ fn with_avro_names(schema: &SchemaRef, spec: PartitionSpec) -> Result<PartitionS
 /// Builds a manifest in memory: where and when it is written is the caller's business.
 async fn encode(
     namer: &mut Namer<'_>,
+    content: ManifestContentType,
     schema: SchemaRef,
     spec: PartitionSpec,
     fill: impl FnOnce(&mut ManifestWriter) -> iceberg::Result<()>,
@@ -255,7 +315,11 @@ async fn encode(
     let snapshot_id = namer.snapshot_id;
     let made = async {
         let output = memory.new_output(SCRATCH)?;
-        let mut writer = ManifestWriterBuilder::new(output, Some(snapshot_id), schema, spec).build_v2_data();
+        let builder = ManifestWriterBuilder::new(output, Some(snapshot_id), schema, spec);
+        let mut writer = match content {
+            ManifestContentType::Data => builder.build_v2_data(),
+            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        };
         fill(&mut writer)?;
         let manifest = writer.write_manifest_file().await?;
         let bytes = memory.new_input(SCRATCH)?.read().await?;

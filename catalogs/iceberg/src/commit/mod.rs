@@ -146,6 +146,7 @@ impl LakeCommitTable {
             add: stage::data_files(metadata, request)?,
             summary: anchor::summary(request),
             anchor: Some(request.clone()),
+            ..Change::default()
         };
         stage(base, change, self.lake.now_ms()).await
     }

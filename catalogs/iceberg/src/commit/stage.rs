@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    DataFile, MAIN_BRANCH, ManifestFile, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
-    TableMetadata, TableMetadataBuilder,
+    DataContentType, DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotReference,
+    SnapshotRetention, Summary, TableMetadata, TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use tidewater_catalogs::{CommitRequest, Error, Result};
@@ -60,9 +60,27 @@ pub(crate) struct Change {
     pub(crate) commit: Uuid,
     /// With the id of the partition spec: a `DataFile` does not tell.
     pub(crate) add: Vec<(i32, DataFile)>,
+    /// Files of position deletes.
+    pub(crate) add_deletes: Vec<(i32, DataFile)>,
+    /// Locations of data and delete files that go, each with a manifest that may list it.
+    pub(crate) remove: HashMap<String, String>,
     pub(crate) summary: BTreeMap<String, String>,
     /// The anchor to move, in the same commit.
     pub(crate) anchor: Option<CommitRequest>,
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self {
+            operation: Operation::Append,
+            commit: Uuid::nil(),
+            add: Vec::new(),
+            add_deletes: Vec::new(),
+            remove: HashMap::new(),
+            summary: BTreeMap::new(),
+            anchor: None,
+        }
+    }
 }
 
 /// A commit, complete but for two things: its files are in memory, and the catalog has not been asked.
@@ -89,7 +107,9 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let metadata = state.metadata.as_ref();
     crate::writer::writable(metadata)?;
     let mut paths = HashSet::new();
-    if let Some((_, twice)) = change.add.iter().find(|(_, file)| !paths.insert(file.file_path())) {
+    if let Some((_, twice)) =
+        change.add.iter().chain(&change.add_deletes).find(|(_, file)| !paths.insert(file.file_path()))
+    {
         return Err(Error::internal("a data file is named twice in one commit").with_context("file", twice.file_path()));
     }
     let before = match &base.manifests {
@@ -103,10 +123,13 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let mut files = Vec::new();
     let mut namer = Namer::new(metadata, change.commit, snapshot_id);
 
-    let summary = summary(parent.map(|s| s.summary()), &change);
-    let Change { operation, add, anchor, .. } = change;
-    let mut all = manifests::added(&mut namer, add, &mut files).await?;
-    all.extend(manifests::merged(state, &mut namer, before, &mut files).await?);
+    let without = manifests::without(state, &mut namer, before, &change.remove, &mut files).await?;
+    let summary = summary(parent.map(|s| s.summary()), &change, &without.removed);
+    let Change { operation, add, add_deletes, anchor, .. } = change;
+    let mut all = manifests::added(&mut namer, ManifestContentType::Data, add, &mut files).await?;
+    all.extend(manifests::added(&mut namer, ManifestContentType::Deletes, add_deletes, &mut files).await?);
+    all.extend(without.rewritten);
+    all.extend(manifests::merged(state, &mut namer, without.kept, &mut files).await?);
     let (all, list) = manifests::list(&namer, parent_id, sequence_number, all).await?;
     let list_location = list.0.clone();
     files.push(list);
@@ -218,36 +241,57 @@ fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
 }
 
 /// Counts of this commit and running totals, spelled as the specification's appendix has them.
-fn summary(parent: Option<&Summary>, change: &Change) -> HashMap<String, String> {
-    let files = change.add.len() as u64;
-    let records: u64 = change.add.iter().map(|(_, f)| f.record_count()).sum();
-    let bytes: u64 = change.add.iter().map(|(_, f)| f.file_size_in_bytes()).sum();
-    let partitions: HashSet<_> = change.add.iter().map(|(spec, f)| (*spec, f.partition())).collect();
+fn summary(parent: Option<&Summary>, change: &Change, removed: &[(i32, DataFile)]) -> HashMap<String, String> {
+    let count = |files: &[(i32, DataFile)], content: DataContentType| {
+        let of_content = files.iter().map(|(_, file)| file).filter(|file| file.content_type() == content);
+        of_content.fold((0, 0), |(files, rows), file| (files + 1, rows + file.record_count()))
+    };
+    let size = |files: &[(i32, DataFile)]| files.iter().map(|(_, file)| file.file_size_in_bytes()).sum::<u64>();
+    use DataContentType::{Data, EqualityDeletes, PositionDeletes};
+    let (files, records) = count(&change.add, Data);
+    let (gone_files, gone_records) = count(removed, Data);
+    let (delete_files, positions) = count(&change.add_deletes, PositionDeletes);
+    let (gone_delete_files, gone_positions) = count(removed, PositionDeletes);
+    let (gone_equality_files, gone_keys) = count(removed, EqualityDeletes);
+    let (bytes, gone_bytes) = (size(&change.add) + size(&change.add_deletes), size(removed));
+    let touched = change.add.iter().chain(&change.add_deletes).chain(removed);
+    let partitions: HashSet<_> = touched.map(|(spec, f)| (*spec, f.partition())).collect();
     let mut all: HashMap<String, String> = change.summary.clone().into_iter().collect();
     for (key, count) in [
         ("added-data-files", files),
         ("added-records", records),
         ("added-files-size", bytes),
+        ("added-delete-files", delete_files),
+        ("added-position-delete-files", delete_files),
+        ("added-position-deletes", positions),
+        ("deleted-data-files", gone_files),
+        ("deleted-records", gone_records),
+        ("removed-files-size", gone_bytes),
+        ("removed-delete-files", gone_delete_files + gone_equality_files),
+        ("removed-position-delete-files", gone_delete_files),
+        ("removed-position-deletes", gone_positions),
+        ("removed-equality-delete-files", gone_equality_files),
+        ("removed-equality-deletes", gone_keys),
         ("changed-partition-count", partitions.len() as u64),
     ] {
         if count > 0 {
             all.insert(key.to_string(), count.to_string());
         }
     }
-    for (key, more) in [
-        ("total-data-files", files),
-        ("total-records", records),
-        ("total-files-size", bytes),
-        ("total-delete-files", 0),
-        ("total-position-deletes", 0),
-        ("total-equality-deletes", 0),
+    for (key, more, less) in [
+        ("total-data-files", files, gone_files),
+        ("total-records", records, gone_records),
+        ("total-files-size", bytes, gone_bytes),
+        ("total-delete-files", delete_files, gone_delete_files + gone_equality_files),
+        ("total-position-deletes", positions, gone_positions),
+        ("total-equality-deletes", 0, gone_keys),
     ] {
         // A parent that does not give its total leaves ours unknown, and no total is better than a wrong one.
         let known = match parent {
             None => Some(0),
             Some(parent) => parent.additional_properties.get(key).and_then(|v| v.parse::<u64>().ok()),
         };
-        if let Some(total) = known.and_then(|k| k.checked_add(more)) {
+        if let Some(total) = known.and_then(|k| k.checked_add(more)).and_then(|k| k.checked_sub(less)) {
             all.insert(key.to_string(), total.to_string());
         }
     }

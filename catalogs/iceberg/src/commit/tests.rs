@@ -591,7 +591,7 @@ async fn time_in_a_table_does_not_go_back() {
         commit: Uuid::now_v7(),
         add: Vec::new(),
         summary: BTreeMap::new(),
-        anchor: None,
+        ..super::Change::default()
     };
     let staged = super::stage(&Base { state, manifests: None, json: None }, change, last - 3_600_000).await.unwrap();
     assert_eq!(staged.metadata.current_snapshot().unwrap().timestamp_ms(), last + 1);

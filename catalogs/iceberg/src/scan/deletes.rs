@@ -16,18 +16,20 @@ use super::error::corrupt;
 
 /// A file of position or equality deletes, or one deletion vector in a Puffin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DeleteFile {
-    pub(super) location: String,
+pub(crate) struct DeleteFile {
+    pub(crate) location: String,
     pub(super) size_bytes: u64,
     pub(super) record_count: u64,
     /// Data sequence number.
     pub(super) sequence_number: i64,
     pub(super) vector: Option<VectorBlob>,
+    /// Whether it names the one data file that it applies to.
+    pub(crate) is_scoped: bool,
 }
 
 /// Where a deletion vector lies in its Puffin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct VectorBlob {
+pub(crate) struct VectorBlob {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
@@ -85,6 +87,7 @@ impl DeleteIndex {
             record_count: file.record_count(),
             sequence_number,
             vector,
+            is_scoped: referenced.is_some(),
         };
         if compares {
             let spec = metadata
@@ -164,7 +167,7 @@ impl PositionDeletes {
 }
 
 /// Union of ascending lists.
-pub(super) fn merge(mut lists: Vec<Arc<[u64]>>) -> Arc<[u64]> {
+pub(crate) fn merge(mut lists: Vec<Arc<[u64]>>) -> Arc<[u64]> {
     if lists.len() == 1
         && let Some(only) = lists.pop()
     {

@@ -21,6 +21,7 @@ mod filter;
 mod key_table;
 mod keys;
 mod location;
+mod places;
 mod plan;
 mod prune;
 mod reader;
@@ -36,10 +37,10 @@ mod fixture;
 mod tests;
 
 use std::any::Any;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::config::TableParquetOptions;
@@ -52,13 +53,16 @@ use datafusion::physical_expr::conjunction;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use datafusion::physical_plan::ExecutionPlan;
 use iceberg::spec::SnapshotRef;
-use tidewater_catalogs::{Error, Result, announce_scan_memory};
+use tidewater_catalogs::{Error, ROW_PLACE, Result, announce_scan_memory};
 
 pub use self::cache::MetadataCache;
 use self::columns::ScanSchema;
+pub(crate) use self::deletes::merge as merge_positions;
 use self::location::Root;
+pub(crate) use self::places::{Places, TargetFile, deleted as deleted_positions};
 use self::plan::{Request, plan};
 use self::reader::Readers;
+pub(crate) use self::reader::{DELETED_FILE_ID, DELETED_POSITION_ID};
 use self::source::{Equality, IcebergSource, unused_store};
 use crate::state::TableState;
 
@@ -77,10 +81,24 @@ pub fn provider(state: Arc<TableState>, snapshot_id: Option<i64>) -> Result<Arc<
     };
     let past = snapshot_id.and(snapshot.as_deref());
     let schema = Arc::new(ScanSchema::of(&state, past)?);
-    let root = Root::of(&state.metadata_location);
-    let store = state.storage.object_store(&state.metadata_location)?;
-    let readers = Arc::new(Readers { store, cache: state.cache.clone(), root });
-    Ok(Arc::new(IcebergTable { state, snapshot, schema, readers }))
+    Ok(Arc::new(IcebergTable::new(state, snapshot, schema)?))
+}
+
+/// The current snapshot, and behind the columns [`ROW_PLACE`], which `places` explains.
+pub(crate) fn targets(state: Arc<TableState>, places: Arc<Places>) -> Result<Arc<dyn TableProvider>> {
+    let (snapshot, schema) = (state.metadata.current_snapshot().cloned(), Arc::new(ScanSchema::of(&state, None)?));
+    let table = IcebergTable::new(state, snapshot, schema)?;
+    let place = Arc::new(Field::new(ROW_PLACE, DataType::UInt64, false));
+    let shown = table.schema.arrow.fields().iter().cloned().chain([place]);
+    let shown = Arc::new(Schema::new(shown.collect::<Vec<_>>()));
+    Ok(Arc::new(IcebergTable { shown, places: Some(places), ..table }))
+}
+
+/// Of the current snapshot the data files in `only`, each without the rows at the positions given (ascending).
+pub(crate) fn remains(state: Arc<TableState>, only: HashMap<String, Arc<[u64]>>) -> Result<Arc<dyn TableProvider>> {
+    let (snapshot, schema) = (state.metadata.current_snapshot().cloned(), Arc::new(ScanSchema::of(&state, None)?));
+    let table = IcebergTable::new(state, snapshot, schema)?;
+    Ok(Arc::new(IcebergTable { only: Some(Arc::new(only)), ..table }))
 }
 
 /// One snapshot of a table.
@@ -89,7 +107,12 @@ struct IcebergTable {
     state: Arc<TableState>,
     snapshot: Option<SnapshotRef>,
     schema: Arc<ScanSchema>,
+    /// Its columns, and the place of a row where that is asked for.
+    shown: SchemaRef,
     readers: Arc<Readers>,
+    places: Option<Arc<Places>>,
+    /// Positions that are left out, by data file; other files are not read.
+    only: Option<Arc<HashMap<String, Arc<[u64]>>>>,
 }
 
 #[async_trait]
@@ -99,7 +122,7 @@ impl TableProvider for IcebergTable {
     }
 
     fn schema(&self) -> SchemaRef {
-        self.schema.arrow.clone()
+        self.shown.clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -121,7 +144,13 @@ impl TableProvider for IcebergTable {
         // A limit counts rows that pass the filters, which only the operator above can tell.
         let limit = limit.filter(|_| filters.is_empty());
         let predicate = self.predicate(session, filters);
-        let request = Request { predicate, columns: self.columns(projection, filters), limit };
+        let request = Request {
+            predicate,
+            columns: self.columns(projection, filters),
+            limit,
+            places: self.places.clone(),
+            only: self.only.clone(),
+        };
         let planned = plan(&self.state, &self.schema, self.snapshot.as_deref(), request).await?;
 
         let config = session.config_options();
@@ -129,11 +158,15 @@ impl TableProvider for IcebergTable {
             TableParquetOptions { global: config.execution.parquet.clone(), ..TableParquetOptions::default() };
         let groups =
             into_groups(planned.files, config.execution.target_partitions, config.optimizer.repartition_file_min_size);
-        // Keys of equality deletes stand behind the table's columns, out of sight.
+        // Keys of equality deletes stand behind the table's columns, out of sight; the place of a row behind them.
+        let (own, keys) = (self.schema.arrow.fields().len(), planned.equality.keys.len());
         let projection = match projection {
-            None if !planned.equality.keys.is_empty() => Some((0..self.schema.arrow.fields().len()).collect()),
-            projection => projection.cloned(),
+            None if keys == 0 => None,
+            None => Some((0..self.shown.fields().len()).collect()),
+            Some(columns) => Some(columns.clone()),
         };
+        let moved = |column: usize| if column < own { column } else { column + keys };
+        let projection = projection.map(|columns: Vec<usize>| columns.into_iter().map(moved).collect());
         let source = IcebergSource::new(
             self.schema.clone(),
             self.readers.clone(),
@@ -141,6 +174,7 @@ impl TableProvider for IcebergTable {
             planned.summary,
             planned.may_have_nan,
             Equality::new(planned.equality, session.runtime_env().memory_pool.clone()),
+            self.places.is_some(),
         );
         announce_scan_memory(source.metrics(), held_bytes(planned.row_group_bytes));
         let config = FileScanConfigBuilder::new(unused_store(), Arc::new(source))
@@ -154,6 +188,14 @@ impl TableProvider for IcebergTable {
 }
 
 impl IcebergTable {
+    fn new(state: Arc<TableState>, snapshot: Option<SnapshotRef>, schema: Arc<ScanSchema>) -> Result<Self> {
+        let root = Root::of(&state.metadata_location);
+        let store = state.storage.object_store(&state.metadata_location)?;
+        let readers = Arc::new(Readers { store, cache: state.cache.clone(), root });
+        let shown = schema.arrow.clone();
+        Ok(Self { state, snapshot, schema, shown, readers, places: None, only: None })
+    }
+
     /// What of the filters can prune. A filter that has no physical form is left to the operator above.
     fn predicate(&self, session: &dyn Session, filters: &[Expr]) -> Option<PruningPredicate> {
         let schema = DFSchema::try_from(self.schema.arrow.clone()).ok()?;
@@ -168,8 +210,9 @@ impl IcebergTable {
 
     /// Columns that the query reads or filters on, ascending.
     fn columns(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Vec<usize> {
-        let Some(projection) = projection else { return (0..self.schema.arrow.fields().len()).collect() };
-        let mut columns: BTreeSet<usize> = projection.iter().copied().collect();
+        let own = self.schema.arrow.fields().len();
+        let Some(projection) = projection else { return (0..own).collect() };
+        let mut columns: BTreeSet<usize> = projection.iter().copied().filter(|column| *column < own).collect();
         for filter in filters {
             let named = filter.column_refs().into_iter().filter_map(|c| self.schema.arrow.index_of(c.name()).ok());
             columns.extend(named);

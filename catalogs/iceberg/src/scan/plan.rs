@@ -21,6 +21,7 @@ use super::deletes::{DeleteIndex, widened};
 use super::equality::{EqualityPlan, EqualityPlanner};
 use super::error::corrupt;
 use super::location::Root;
+use super::places::{Places, TargetFile};
 use super::prune::{Files, Manifests, column_range};
 use super::source::{FileTask, ScanSummary};
 use super::statistics::{Totals, of_file};
@@ -41,6 +42,10 @@ pub(super) struct Request {
     pub(super) columns: Vec<usize>,
     /// Rows that are enough. Only where nothing is filtered.
     pub(super) limit: Option<usize>,
+    /// Takes down every file that is read.
+    pub(super) places: Option<Arc<Places>>,
+    /// Files that are read, with positions that are left out. None: all.
+    pub(super) only: Option<Arc<HashMap<String, Arc<[u64]>>>>,
 }
 
 pub(super) struct Planned {
@@ -77,6 +82,9 @@ pub(super) async fn plan(
                 break;
             }
         }
+    }
+    if let Some(places) = &planner.request.places {
+        places.add_predicate(planner.request.predicate.clone());
     }
     Ok(planner.finish())
 }
@@ -206,30 +214,50 @@ impl<'a> Planner<'a> {
             if self.has_enough() {
                 break;
             }
-            self.add_file(file.partition_spec_id, spec, entry, deletes)?;
+            self.add_file(file, spec, entry, deletes)?;
         }
         Ok(())
     }
 
     fn add_file(
         &mut self,
-        spec_id: i32,
+        manifest: &ManifestFile,
         spec: &[SpecField],
         entry: &ManifestEntry,
         deletes: &DeleteIndex,
     ) -> Result<()> {
-        let file = entry.data_file();
+        let (file, spec_id) = (entry.data_file(), manifest.partition_spec_id);
         let location = file.file_path();
         check(file)?;
+        let left_out = match &self.request.only {
+            None => None,
+            Some(only) => match only.get(location) {
+                None => return Ok(()),
+                Some(positions) => Some(positions.clone()),
+            },
+        };
         let sequence_number = entry
             .sequence_number()
             .ok_or_else(|| corrupt("data file has no sequence number").with_context("file", location))?;
         let reach = (spec_id, widened(file.partition()));
         let equality = self.equality.of(&self.state.metadata, &self.schema.arrow, reach, sequence_number, file)?;
+        let position_deletes = deletes.of(spec_id, sequence_number, file);
+        let number = self.request.places.as_ref().map_or(Ok(0), |places| {
+            places.add(TargetFile {
+                location: location.to_owned(),
+                manifest: manifest.manifest_path.clone(),
+                spec_id,
+                partition: file.partition().clone(),
+                rows: file.record_count(),
+                deletes: position_deletes.clone(),
+            })
+        })?;
         let task = FileTask {
             location: location.to_owned(),
+            number,
             sequence_number,
-            deletes: deletes.of(spec_id, sequence_number, file),
+            deletes: position_deletes,
+            left_out,
             constants: self.constants(spec_id, spec, file, &equality)?,
             equality,
         };
@@ -317,8 +345,9 @@ impl<'a> Planner<'a> {
         self.summary.files_kept = self.files.len() as u64;
         let equality = self.equality.finish();
         self.summary.equality_delete_files = equality.groups.iter().map(|group| group.files.len()).sum();
-        let columns = self.schema.arrow.fields().len() + equality.keys.len();
-        if !equality.keys.is_empty() {
+        let own = self.schema.arrow.fields().len();
+        let columns = own + equality.keys.len() + usize::from(self.request.places.is_some());
+        if columns > own {
             for statistics in self.files.iter_mut().filter_map(|file| file.statistics.as_mut()) {
                 Arc::make_mut(statistics).column_statistics.resize_with(columns, ColumnStatistics::new_unknown);
             }

@@ -35,8 +35,8 @@ use super::location::Root;
 use super::vector;
 
 /// Field ids that Iceberg reserves for the columns of position deletes.
-const DELETED_FILE_ID: i32 = 2_147_483_546;
-const DELETED_POSITION_ID: i32 = 2_147_483_545;
+pub(crate) const DELETED_FILE_ID: i32 = 2_147_483_546;
+pub(crate) const DELETED_POSITION_ID: i32 = 2_147_483_545;
 
 /// Bytes that the first read of a footer asks for; most footers fit.
 const FOOTER_HINT: usize = 64 << 10;

@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::common::config::{ConfigOptions, TableParquetOptions};
 use datafusion::common::{DataFusionError, Result as DfResult, ScalarValue};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccess};
 use datafusion::datasource::physical_plan::{
     FileOpenFuture, FileOpener, FileScanConfig, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -24,15 +25,17 @@ use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use parking_lot::Mutex;
-use tidewater_catalogs::{Error, Result};
+use parquet::file::metadata::ParquetMetaData;
+use tidewater_catalogs::{Error, ROW_PLACE, Result};
 
 use super::columns::ScanSchema;
 use super::deletes::{DeleteFile, access_plan, merge};
 use super::equality::EqualityPlan;
-use super::error::from_parquet;
+use super::error::{corrupt, from_parquet};
 use super::fields::FieldIdAdapterFactory;
 use super::filter::{EqualityFilter, Probe};
 use super::key_table::{KeyTable, KeyTables, converter};
+use super::places::{self, RowGroup};
 use super::reader::Readers;
 
 /// Key tables that a partition of the scan keeps from file to file.
@@ -43,10 +46,14 @@ const RECENT_TABLES: usize = 8;
 pub(super) struct FileTask {
     /// As the manifest spells it, which is how position deletes name it.
     pub(super) location: String,
+    /// Among the files whose rows have places.
+    pub(super) number: u32,
     /// Data sequence number.
     pub(super) sequence_number: i64,
     /// By position.
     pub(super) deletes: Vec<Arc<DeleteFile>>,
+    /// Positions that this scan leaves out beside those.
+    pub(super) left_out: Option<Arc<[u64]>>,
     /// Groups of equality deletes, by their number in the plan.
     pub(super) equality: Vec<usize>,
     /// Identity partition values by column, for columns that the file lacks.
@@ -55,7 +62,7 @@ pub(super) struct FileTask {
 
 impl FileTask {
     pub(super) fn has_deletes(&self) -> bool {
-        !self.deletes.is_empty() || !self.equality.is_empty()
+        !self.deletes.is_empty() || !self.equality.is_empty() || self.left_out.is_some()
     }
 }
 
@@ -98,6 +105,8 @@ pub(super) struct IcebergSource {
     /// Floating-point columns that may hold NaN. Parquet's statistics leave NaN out, while SQL sorts it above all
     /// numbers: pruning on such a column could lose rows.
     may_have_nan: Arc<BTreeSet<usize>>,
+    /// Whether the last column is the place of a row.
+    placed: bool,
 }
 
 impl IcebergSource {
@@ -108,16 +117,21 @@ impl IcebergSource {
         summary: ScanSummary,
         may_have_nan: BTreeSet<usize>,
         equality: Equality,
+        placed: bool,
     ) -> Self {
         // A pushed-down filter together with a limit makes DataFusion 53.1 forget row selections, and with them the
         // deletes (see `try_pushdown_filters`).
         options.global.pushdown_filters = false;
         options.global.coerce_int96 = Some("us".to_owned());
-        let shown = match equality.plan.keys.is_empty() {
+        // Places are counted by row groups, which are read whole or not at all.
+        options.global.enable_page_index &= !placed;
+        let shown = match equality.plan.keys.is_empty() && !placed {
             true => schema.arrow.clone(),
             false => {
                 let keys = equality.plan.keys.iter().map(|key| Arc::new(key.field()));
-                Arc::new(Schema::new(schema.arrow.fields().iter().cloned().chain(keys).collect::<Fields>()))
+                let place = placed.then(|| Arc::new(Field::new(ROW_PLACE, DataType::UInt64, false)));
+                let fields = schema.arrow.fields().iter().cloned().chain(keys).chain(place);
+                Arc::new(Schema::new(fields.collect::<Fields>()))
             }
         };
         let parquet = ParquetSource::new(TableSchema::from_file_schema(shown))
@@ -126,7 +140,7 @@ impl IcebergSource {
         let summary = Arc::new(summary);
         let parquet: Arc<dyn FileSource> = Arc::new(parquet);
         let may_have_nan = Arc::new(may_have_nan);
-        Self { whole: parquet.clone(), parquet, schema, equality, readers, summary, may_have_nan }
+        Self { whole: parquet.clone(), parquet, schema, equality, readers, summary, may_have_nan, placed }
     }
 
     fn with_parquet(&self, parquet: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -157,7 +171,11 @@ impl FileSource for IcebergSource {
             limit: config.limit,
             preserve_order: config.preserve_order,
             partition,
+            placed: self.placed,
         };
+        if self.placed {
+            return Ok(Arc::new(opener));
+        }
         let plain = opener.parquet_opener(&self.parquet, &Arc::from([]), config.limit)?;
         Ok(Arc::new(IcebergOpener { plain: Some(plain), ..opener }))
     }
@@ -254,6 +272,7 @@ struct IcebergOpener {
     limit: Option<usize>,
     preserve_order: bool,
     partition: usize,
+    placed: bool,
 }
 
 impl IcebergOpener {
@@ -280,11 +299,16 @@ impl IcebergOpener {
         let projection =
             projection.ok_or_else(|| Error::internal("scan of an iceberg table has lost its projection"))?;
         let mut columns = projection.column_indices();
+        let place = self.placed.then(|| whole.fields().len() - 1);
+        let wanted = columns.len();
+        columns.retain(|column| Some(*column) != place);
+        let place = place.filter(|_| columns.len() < wanted);
         let first_key = self.schema.arrow.fields().len();
         let groups = task.equality.iter().map(|group| &self.equality.plan.groups[*group]);
         let keys: BTreeSet<usize> = groups.flat_map(|group| group.columns.iter().copied()).collect();
         columns.extend(keys.into_iter().map(|key| first_key + key));
-        let schema = Arc::new(whole.project(&columns)?);
+        let given: Vec<usize> = columns.iter().copied().chain(place).collect();
+        let schema = Arc::new(whole.project(&given)?);
         let projector = projection.try_map_exprs(|e| reassign_expr_columns(e, &schema))?.make_projector(&schema)?;
         let source = self.whole.try_pushdown_projection(&ProjectionExprs::from_indices(&columns, whole))?;
         let source = source.ok_or_else(|| Error::internal("parquet source takes no projection"))?;
@@ -297,7 +321,7 @@ impl FileOpener for IcebergOpener {
         let task = file.extensions.take().and_then(|task| task.downcast::<FileTask>().ok());
         // Without its task a file would be read without its deletes.
         let task = task.ok_or_else(|| Error::internal("scan of an iceberg table has lost a file's task"))?;
-        if !task.has_deletes() {
+        if !task.has_deletes() && !self.placed {
             let opened = match &self.plain {
                 Some(plain) if task.constants.is_empty() => plain.open(file)?,
                 _ => self.parquet_opener(&self.parquet, &task.constants, self.limit)?.open(file)?,
@@ -306,7 +330,7 @@ impl FileOpener for IcebergOpener {
         }
         // The stream above applies the limit. Here it would meet DataFusion's pruning by limit, which drops the
         // selection of rows that are not deleted.
-        let (opener, keyed) = match task.equality.is_empty() {
+        let (opener, keyed) = match task.equality.is_empty() && !self.placed {
             true => (self.parquet_opener(&self.parquet, &task.constants, None)?, None),
             false => {
                 let (opener, schema, projector) = self.keyed_opener(&task)?;
@@ -316,10 +340,12 @@ impl FileOpener for IcebergOpener {
         let readers = self.readers.clone();
         let located = task.clone();
         let (equality, recent, schema) = (self.equality.clone(), self.recent.clone(), self.schema.clone());
+        let placed = self.placed;
         let opened = async move {
             let filter = match keyed {
                 None => None,
                 Some((keyed, projector)) => {
+                    let place = keyed.fields().last().is_some_and(|f| f.name() == ROW_PLACE).then(|| keyed.clone());
                     let mut probes = Vec::with_capacity(task.equality.len());
                     for group in &task.equality {
                         let table = equality.tables.get(&equality.plan, *group, &readers, &schema).await?;
@@ -329,10 +355,15 @@ impl FileOpener for IcebergOpener {
                         let positions = positions.collect::<Result<Vec<_>, _>>()?;
                         probes.push(Probe::new(table, positions, converter(&columns)?));
                     }
-                    Some(EqualityFilter { probes, sequence_number: task.sequence_number, projector })
+                    Some((EqualityFilter { probes, sequence_number: task.sequence_number, projector }, place))
                 }
             };
             let deleted = deleted_positions(&readers, &task).await?;
+            if placed && let Some((filter, place)) = filter {
+                let footer = readers.footer(&file.object_meta.location, file.object_meta.size).await?;
+                let groups = one_by_one(opener, &footer, &file, &deleted)?;
+                return Ok(places::numbered(groups, task.number, deleted, place, filter));
+            }
             if !deleted.is_empty() {
                 let footer = readers.footer(&file.object_meta.location, file.object_meta.size).await?;
                 file.extensions = Some(Arc::new(access_plan(&footer, &deleted)?));
@@ -340,7 +371,7 @@ impl FileOpener for IcebergOpener {
             let batches = opener.open(file)?.await?;
             Ok(match filter {
                 None => batches,
-                Some(mut filter) => batches.map(move |batch| filter.apply(batch?)).boxed(),
+                Some((mut filter, _)) => batches.map(move |batch| filter.apply(batch?)).boxed(),
             })
         };
         Ok(with_kinds(opened.boxed(), located))
@@ -375,7 +406,31 @@ async fn deleted_positions(readers: &Readers, task: &FileTask) -> Result<Arc<[u6
     for delete in &task.deletes {
         lists.extend(readers.deleted_positions(delete, &task.location).await?);
     }
+    lists.extend(task.left_out.clone());
     Ok(merge(lists))
+}
+
+/// Row groups that are to be read, each by itself: what the reader leaves out of one by its statistics, it leaves out
+/// whole, so that the positions of the others are known.
+fn one_by_one(
+    opener: Arc<dyn FileOpener>,
+    footer: &ParquetMetaData,
+    file: &PartitionedFile,
+    deleted: &[u64],
+) -> Result<Vec<RowGroup>> {
+    let all = access_plan(footer, deleted)?;
+    let mut groups = Vec::with_capacity(all.len());
+    let mut first = 0;
+    for (index, (access, group)) in all.inner().iter().zip(footer.row_groups()).enumerate() {
+        if !matches!(access, RowGroupAccess::Skip) {
+            let mut only = ParquetAccessPlan::new_none(all.len());
+            only.set(index, access.clone());
+            let file = file.clone().with_extensions(Arc::new(only));
+            groups.push(RowGroup { opener: opener.clone(), file, first_position: first });
+        }
+        first += u64::try_from(group.num_rows()).map_err(|_| corrupt("parquet row group has a negative row count"))?;
+    }
+    Ok(groups)
 }
 
 /// DataFusion asks its registry for a store before it opens files. The local one is always there; it is not used.

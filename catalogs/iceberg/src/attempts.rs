@@ -1,0 +1,122 @@
+//! A commit of files that are written already, tried until it is known what came of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use iceberg::spec::TableMetadata;
+use tidewater_catalogs::{Error, ErrorKind, Result};
+use uuid::Uuid;
+
+use crate::commit::anchor::COMMIT_UUID;
+use crate::commit::{Base, Staged};
+use crate::lake::{Lake, Swap};
+use crate::state::TableState;
+
+/// How often a commit is tried again on a newer state. A flow may commit every second or two; losing this many
+/// races in a row means that something else is wrong.
+const ATTEMPTS: u32 = 20;
+/// How long a commit without an answer is looked for.
+const LOOK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
+
+/// What is to be committed, on whatever the table has become.
+#[async_trait]
+pub(crate) trait Commit: Send + Sync {
+    /// The next state, after this one. Any error ends the attempts.
+    async fn stage(&self, base: &Base) -> Result<Staged>;
+}
+
+/// Commits once. Each attempt swaps the state it was built on, so an attempt whose answer was lost either shows in a
+/// state loaded later, or fails for ever once the table has moved on. Until one of the two is seen, every other end is
+/// [`ErrorKind::CommitUnknown`].
+pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &dyn Commit) -> Result<()> {
+    let mut attempts = 0;
+    // The state on which an attempt was built whose answer was lost.
+    let mut open: Option<String> = None;
+    loop {
+        let state = match &open {
+            None => lake.load(&table.name).await?,
+            Some(_) => load_patiently(lake, table).await.map_err(|e| unknown(table, uuid, e))?,
+        };
+        if state.metadata.uuid() != table.metadata.uuid() {
+            return Err(Error::not_found(format!("table \"{}\" was dropped", table.name)));
+        }
+        if attempts > 0 && committed(&state.metadata, uuid) {
+            return Ok(());
+        }
+        if open.as_ref().is_some_and(|base| *base != state.metadata_location) {
+            open = None;
+        }
+        let settled = |e: Error| if open.is_some() { unknown(table, uuid, e) } else { e };
+        if attempts == ATTEMPTS {
+            return Err(settled(Error::new(
+                ErrorKind::Conflict,
+                format!("table \"{}\" is changed by others faster than this statement can commit", table.name),
+            )));
+        }
+        attempts += 1;
+        let staged = async {
+            let base = lake.base(state).await?;
+            let staged = what.stage(&base).await?;
+            Ok((base, staged))
+        };
+        let (base, staged) = staged.await.map_err(settled)?;
+        match lake.swap(&base, staged).await {
+            Swap::Done(_) => return Ok(()),
+            Swap::Refused(e) => return Err(settled(e)),
+            Swap::Moved => {}
+            Swap::Unknown(e) => {
+                tracing::warn!(table = %table.name, error = %e, "answer to a commit was lost");
+                open = Some(base.state.metadata_location.clone());
+            }
+        }
+        // A short wait, growing, so that two statements do not keep meeting.
+        tokio::time::sleep(Duration::from_millis(u64::from(attempts.min(10)) * 5)).await;
+    }
+}
+
+/// The current state, asked for until it comes or [`LOOK_AGAIN`] is over: giving up leaves the client without an
+/// answer.
+async fn load_patiently(lake: &Lake, table: &TableState) -> Result<Arc<TableState>> {
+    let deadline = Instant::now() + LOOK_AGAIN;
+    let mut wait = Duration::from_millis(20);
+    loop {
+        match lake.load(&table.name).await {
+            Err(e) if e.kind() != ErrorKind::NotFound && Instant::now() + wait < deadline => {
+                tracing::warn!(table = %table.name, error = %e, "cannot look for a commit yet");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(2));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The change may be there or not. `NotFound` is no doubt: with the table its rows are gone.
+fn unknown(table: &TableState, commit: Uuid, e: Error) -> Error {
+    if e.kind() == ErrorKind::NotFound {
+        return e;
+    }
+    Error::new(ErrorKind::CommitUnknown, "the answer to a commit was lost: its rows may be in the table")
+        .with_context("commit", commit)
+        .with_hint(format!(
+            "Before you run the statement again, look whether a snapshot of table \"{}\" has {COMMIT_UUID} {commit} in its summary.",
+            table.name
+        ))
+        .with_source(e)
+}
+
+/// Whether a snapshot of this commit is an ancestor of main.
+fn committed(metadata: &TableMetadata, commit: Uuid) -> bool {
+    let commit = commit.to_string();
+    let mut next = metadata.current_snapshot_id();
+    // Bound of the walk: a line cannot be longer than the number of snapshots.
+    for _ in 0..metadata.snapshots().len() {
+        let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) else { return false };
+        if snapshot.summary().additional_properties.get(COMMIT_UUID) == Some(&commit) {
+            return true;
+        }
+        next = snapshot.parent_snapshot_id();
+    }
+    false
+}

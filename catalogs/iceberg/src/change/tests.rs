@@ -1,0 +1,243 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use arrow::record_batch::RecordBatch;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::SessionContext;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tidewater_catalogs::{
+    ChangeKind, Changed, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, Repeated, Result, TableChange,
+    TableName, Transform,
+};
+
+use crate::tests::{TestLake, append, new_table, query, rows};
+
+/// The columns of a row that stays as it is, but for its name.
+const RENAMED: &str = "SELECT _tidewater_place, true, id, 'new', at FROM t";
+
+async fn table(lake: &TestLake, properties: &[(&str, &str)], partition_by: Vec<PartitionField>) -> Arc<dyn LakeTable> {
+    let properties = properties.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
+    lake.lake.create_table(NewTable { properties, ..new_table("t", partition_by) }).await.unwrap()
+}
+
+async fn newest(lake: &TestLake) -> Arc<dyn LakeTable> {
+    lake.lake.load_table(&TableName::public("t")).await.unwrap()
+}
+
+/// The answer of a query over the rows with their places.
+async fn answer(change: &dyn TableChange, sql: &str) -> SendableRecordBatchStream {
+    let context = SessionContext::new();
+    context.register_table("t", change.provider().unwrap()).unwrap();
+    let frame = context.sql(sql).await.unwrap();
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches: Vec<RecordBatch> = frame.collect().await.unwrap();
+    let schema = batches.first().map_or(schema, RecordBatch::schema);
+    Box::pin(RecordBatchStreamAdapter::new(schema, futures::stream::iter(batches.into_iter().map(Ok))))
+}
+
+async fn run(lake: &TestLake, kind: ChangeKind, sql: &str) -> Result<Changed> {
+    let change = newest(lake).await.change(kind)?;
+    let rows = answer(change.as_ref(), sql).await;
+    change.apply(rows, Repeated::Refused).await
+}
+
+async fn delete(lake: &TestLake, condition: &str) -> Changed {
+    run(lake, ChangeKind::Delete, &format!("SELECT _tidewater_place FROM t WHERE {condition}")).await.unwrap()
+}
+
+async fn summary(lake: &TestLake) -> (String, BTreeMap<String, String>) {
+    let snapshot = newest(lake).await.info().current_snapshot.clone().unwrap();
+    (snapshot.operation, snapshot.summary)
+}
+
+/// Names by id.
+async fn contents(lake: &TestLake) -> BTreeMap<i64, Option<String>> {
+    let mut all = BTreeMap::new();
+    for batch in query(newest(lake).await.as_ref(), "SELECT id, name FROM t").await {
+        let (ids, names) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1).as_string::<i32>());
+        for row in 0..batch.num_rows() {
+            let name = names.is_valid(row).then(|| names.value(row).to_string());
+            assert_eq!(all.insert(ids.value(row), name), None, "row {} is there twice", ids.value(row));
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn deleted_positions_of_a_file_are_kept_in_one() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+    for i in 0..3 {
+        let changed = delete(&lake, &format!("id >= {} AND id < {}", i * 5, i * 5 + 5)).await;
+        assert_eq!(changed, Changed { taken: 5, added: 0 });
+    }
+    assert_eq!(lake.count("t").await, 85);
+    let (operation, summary) = summary(&lake).await;
+    assert_eq!(operation, "delete");
+    assert_eq!(summary["total-delete-files"], "1");
+    assert_eq!(summary["total-position-deletes"], "15");
+    assert_eq!(summary["removed-delete-files"], "1");
+    assert_eq!(summary["total-data-files"], "1");
+}
+
+#[tokio::test]
+async fn a_file_without_rows_leaves_with_its_deletes() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+    append(t.as_ref(), vec![rows(100, 200)]).await.unwrap();
+    delete(&lake, "id < 10").await;
+    assert_eq!(delete(&lake, "id < 100").await.taken, 90);
+    assert_eq!(lake.count("t").await, 100);
+    let (_, summary) = summary(&lake).await;
+    assert_eq!((summary["total-data-files"].as_str(), summary["total-delete-files"].as_str()), ("1", "0"));
+    assert_eq!((summary["deleted-data-files"].as_str(), summary["deleted-records"].as_str()), ("1", "100"));
+    assert_eq!(delete(&lake, "id < 100").await, Changed::default());
+}
+
+#[tokio::test]
+async fn the_property_says_how_rows_are_changed() {
+    for (mode, data_files, delete_files) in
+        [("copy-on-write", "1", "0"), ("merge-on-read", "2", "1"), ("auto", "2", "1")]
+    {
+        let lake = TestLake::new().await;
+        let t = table(&lake, &[("write.update.mode", mode)], vec![]).await;
+        append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+        let changed = run(&lake, ChangeKind::Update, &format!("{RENAMED} WHERE id = 7")).await.unwrap();
+        assert_eq!(changed, Changed { taken: 1, added: 0 });
+        let (operation, summary) = summary(&lake).await;
+        assert_eq!(operation, "overwrite");
+        assert_eq!(
+            (summary["total-data-files"].as_str(), summary["total-delete-files"].as_str()),
+            (data_files, delete_files),
+            "{mode}"
+        );
+        let contents = contents(&lake).await;
+        assert_eq!((contents.len(), contents[&7].as_deref()), (100, Some("new")), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn two_changes_of_one_file_conflict_and_of_two_files_do_not() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+    append(t.as_ref(), vec![rows(100, 200)]).await.unwrap();
+    let begin = async |condition: &str| {
+        let change = newest(&lake).await.change(ChangeKind::Delete).unwrap();
+        let rows = answer(change.as_ref(), &format!("SELECT _tidewater_place FROM t WHERE {condition}")).await;
+        (change, rows)
+    };
+    let (first, first_rows) = begin("id = 5").await;
+    let (same, same_rows) = begin("id = 6").await;
+    let (other, other_rows) = begin("id = 105").await;
+    let (whole, whole_rows) = begin("id < 100").await;
+    first.apply(first_rows, Repeated::First).await.unwrap();
+    let e = same.apply(same_rows, Repeated::First).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
+    other.apply(other_rows, Repeated::First).await.unwrap();
+    let e = whole.apply(whole_rows, Repeated::First).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
+    assert_eq!(lake.count("t").await, 198);
+
+    // A file that was written anew, or that left, is missed.
+    for gone in ["id >= 0 AND id < 90", "id < 100"] {
+        let (late, late_rows) = begin("id = 99").await;
+        delete(&lake, gone).await;
+        let e = late.apply(late_rows, Repeated::First).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Conflict, "{gone}: {e}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_came_meanwhile_count_where_the_table_is_serializable() {
+    for (level, matching, conflicts) in
+        [("serializable", true, true), ("serializable", false, false), ("snapshot", true, false)]
+    {
+        let lake = TestLake::new().await;
+        let t = table(&lake, &[("write.delete.isolation-level", level)], vec![]).await;
+        append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+        let change = newest(&lake).await.change(ChangeKind::Delete).unwrap();
+        let which = answer(change.as_ref(), "SELECT _tidewater_place FROM t WHERE id >= 90 AND id < 150").await;
+        append(t.as_ref(), vec![if matching { rows(100, 120) } else { rows(1000, 1020) }]).await.unwrap();
+        let done = change.apply(which, Repeated::First).await;
+        match (conflicts, done) {
+            (true, Err(e)) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e}"),
+            (false, Ok(changed)) => assert_eq!((changed.taken, lake.count("t").await), (10, 110)),
+            (_, other) => panic!("{level} {matching}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_named_twice_is_refused_or_counts_once() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    append(t.as_ref(), vec![rows(0, 10)]).await.unwrap();
+    let twice = "SELECT _tidewater_place FROM t CROSS JOIN (VALUES (1), (2)) WHERE id = 3";
+    let e = run(&lake, ChangeKind::Merge, twice).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Ambiguous);
+    assert_eq!(lake.count("t").await, 10);
+    let change = newest(&lake).await.change(ChangeKind::Update).unwrap();
+    let rows = answer(change.as_ref(), twice).await;
+    assert_eq!(change.apply(rows, Repeated::First).await.unwrap().taken, 1);
+    assert_eq!(lake.count("t").await, 9);
+}
+
+/// Histories of appends, deletes and updates, in every mode, against a map.
+#[tokio::test]
+async fn histories_end_as_in_a_map() {
+    for seed in 0..12_u64 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mode = ["copy-on-write", "merge-on-read", "auto"][usize::try_from(seed % 3).unwrap()];
+        let partitions = match seed % 2 {
+            0 => vec![],
+            _ => vec![PartitionField { column: "id".to_string(), transform: Transform::Bucket(3) }],
+        };
+        let lake = TestLake::new().await;
+        let properties = [
+            ("write.delete.mode", mode),
+            ("write.update.mode", mode),
+            ("write.parquet.row-group-limit", "16"),
+            ("commit.manifest.min-count-to-merge", "3"),
+        ];
+        let t = table(&lake, &properties, partitions).await;
+        let (mut model, mut next) = (BTreeMap::<i64, Option<String>>::new(), 0_i64);
+        for step in 0..25 {
+            let (low, width) = (random.random_range(0..next.max(1)), random.random_range(1..60));
+            let high = low + width;
+            match random.random_range(0..3) {
+                0 => {
+                    append(t.as_ref(), vec![rows(next, next + 40)]).await.unwrap();
+                    model.extend((next..next + 40).map(|i| (i, (i % 7 != 0).then(|| format!("name {i}")))));
+                    next += 40;
+                }
+                1 => {
+                    let odd = format!("id >= {low} AND id < {high} AND id % 3 <> 1");
+                    let before = model.len();
+                    model.retain(|id, _| !(low..high).contains(id) || id % 3 == 1);
+                    let taken = usize::try_from(delete(&lake, &odd).await.taken).unwrap();
+                    assert_eq!(taken, before - model.len(), "seed {seed}, step {step}");
+                }
+                _ => {
+                    let sql = format!("{RENAMED} WHERE id >= {low} AND id < {high}");
+                    run(&lake, ChangeKind::Update, &sql).await.unwrap();
+                    for (_, name) in model.range_mut(low..high) {
+                        *name = Some("new".to_string());
+                    }
+                }
+            }
+            assert_eq!(contents(&lake).await, model, "seed {seed}, step {step}");
+            let pruned =
+                query(newest(&lake).await.as_ref(), &format!("SELECT id FROM t WHERE id >= {low} AND id < {high}"))
+                    .await;
+            assert_eq!(pruned.iter().map(RecordBatch::num_rows).sum::<usize>(), model.range(low..high).count());
+        }
+    }
+}

@@ -1,0 +1,63 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+
+use crate::Result;
+
+/// The column behind the table's own in [`TableChange::provider`]: where a row lies, as `uint64`. It means something
+/// to the change that gave it, and to nobody else.
+pub const ROW_PLACE: &str = "_tidewater_place";
+
+/// Which of a table's properties decide how rows are changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    Delete,
+    Update,
+    Merge,
+}
+
+impl ChangeKind {
+    /// As in `write.<word>.mode`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Delete => "delete",
+            Self::Update => "update",
+            Self::Merge => "merge",
+        }
+    }
+}
+
+/// What it means that a row is named more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeated {
+    /// The first counts, and the others are passed over.
+    First,
+    /// [`crate::ErrorKind::Ambiguous`].
+    Refused,
+}
+
+/// Rows that changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Taken out, those included that came back with other values.
+    pub taken: u64,
+    /// Put in that were not there before.
+    pub added: u64,
+}
+
+/// One change of a table's rows, on one state of it. Read the rows through [`TableChange::provider`], then say what
+/// becomes of them.
+#[async_trait]
+pub trait TableChange: Send + Sync + std::fmt::Debug {
+    /// The table's columns, and [`ROW_PLACE`] behind them.
+    fn provider(&self) -> Result<Arc<dyn TableProvider>>;
+
+    /// Carries the change out in one snapshot. The first column of `input` is the place of a row that goes, or null.
+    /// The second, where there is one, is true where the columns behind it (in table order) are a row that comes.
+    ///
+    /// `Conflict`: the table was changed meanwhile so that this change would be another one now; nothing was done, and
+    /// it can be made anew on a newer state.
+    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed>;
+}

@@ -1,0 +1,296 @@
+//! Statements that change rows of a table: DELETE, UPDATE, MERGE. Each is a query over the table with the places of its
+//! rows, whose answer says which rows go and which come; the table carries it out in one snapshot.
+
+mod assignment;
+mod delete;
+mod merge;
+mod update;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use sqlparser::ast::{
+    self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+};
+use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG};
+
+use super::insert;
+use crate::dialect::Name;
+use crate::error::Result;
+use crate::plan::relation::{self, Relation, StreamRelation};
+use crate::plan::{Planner, Purpose, TARGET, Target, parameters, rewrite};
+use crate::run;
+use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::{SqlError, SqlState};
+
+/// How often a statement is run anew because the table was changed meanwhile.
+const RUNS: u32 = 5;
+
+/// What rows can be written to.
+pub(super) enum Writable {
+    Table(Arc<dyn LakeTable>),
+    Stream(Arc<StreamRelation>),
+}
+
+/// The table or stream that a statement writes to, and its name as the statement has it.
+pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectName) -> Result<(String, Writable)> {
+    let name = Name::from_object_name(object).ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
+    let shown = name.0.join(".");
+    let denied = || {
+        SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{shown}\" belongs to the server"))
+    };
+    let found = match relation::find(ctx.engine, ctx.settings, &name).await? {
+        None => {
+            let mut error = SqlError::undefined_table(&shown);
+            if let Some(ident) = object.0.first().and_then(|p| p.as_ident()) {
+                error.position = ctx.statement.position(ident.span.start);
+            }
+            return Err(error);
+        }
+        Some(Relation::System(_)) => return Err(denied()),
+        Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
+        Some(Relation::Table(found)) => Writable::Table(found.table),
+        Some(Relation::Stream(stream)) => Writable::Stream(stream),
+    };
+    Ok((shown, found))
+}
+
+/// A statement that changes rows.
+pub(super) trait ChangesRows {
+    fn kind(&self) -> ChangeKind;
+    /// 0A000 for clauses that are not there yet.
+    fn refuse(&self) -> Result<()>;
+    fn target(&self) -> Result<&TableFactor>;
+    /// The query, with what its arrangement has to know.
+    fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled>;
+    /// What the statement says when it is done.
+    fn tag(&self, changed: Changed) -> String;
+    fn repeated(&self) -> Repeated {
+        Repeated::First
+    }
+}
+
+/// The table to change, as the statement sees it.
+pub(super) struct Shape {
+    /// As the statement writes it.
+    shown: String,
+    schema: SchemaRef,
+    /// By which the statement calls it.
+    alias: TableAlias,
+}
+
+impl Shape {
+    /// The table in FROM, with the places of its rows.
+    fn factor(&self) -> TableFactor {
+        let select = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)]));
+        let factor = select.from.into_iter().next().map(|from| from.relation);
+        match factor {
+            Some(TableFactor::Table {
+                name,
+                args,
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+                ..
+            }) => TableFactor::Table {
+                name,
+                alias: Some(self.alias.clone()),
+                args,
+                with_hints,
+                version,
+                with_ordinality,
+                partitions,
+                json_path,
+                sample,
+                index_hints,
+            },
+            Some(other) => other,
+            None => {
+                TableFactor::Derived { lateral: false, subquery: Box::new(query(empty())), alias: None, sample: None }
+            }
+        }
+    }
+
+    fn column(&self, name: &str) -> ast::Expr {
+        ast::Expr::CompoundIdentifier(vec![self.alias.name.clone(), Ident::with_quote('"', name)])
+    }
+
+    fn place(&self) -> ast::Expr {
+        self.column(ROW_PLACE)
+    }
+}
+
+/// What a statement has become.
+pub(super) struct Compiled {
+    query: Query,
+    /// Expressions that are assigned to columns, for the types of their parameters.
+    cells: Vec<(ast::Expr, DataType)>,
+    /// From the plan of the query to: place, whether a row comes, and that row.
+    arrange: Arrange,
+}
+
+type Arrange = Box<dyn Fn(LogicalPlan, &Schema) -> Result<LogicalPlan> + Send + Sync>;
+
+/// `SELECT … FROM …`, to be filled in.
+fn empty() -> Select {
+    let mut select = rewrite::select_all(ObjectName(vec![]));
+    select.from = Vec::new();
+    select.projection = Vec::new();
+    select
+}
+
+fn query(select: Select) -> Query {
+    Query {
+        with: None,
+        body: Box::new(SetExpr::Select(Box::new(select))),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    }
+}
+
+fn named(expr: ast::Expr, alias: impl Into<String>) -> SelectItem {
+    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) }
+}
+
+fn only(relation: TableFactor) -> TableWithJoins {
+    TableWithJoins { relation, joins: Vec::new() }
+}
+
+struct Begun {
+    target: Target,
+    shape: Shape,
+    compiled: Compiled,
+    params: Vec<Option<DataType>>,
+}
+
+async fn begin(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+    given: &[Option<DataType>],
+) -> Result<Begun> {
+    statement.refuse()?;
+    let TableFactor::Table { name, alias, args: None, .. } = statement.target()? else {
+        return Err(SqlError::unsupported("the target of the statement must be a table"));
+    };
+    let (shown, found) = find_writable(ctx, name).await?;
+    let Writable::Table(table) = found else {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
+            .with_detail("The records of a topic cannot be changed.")
+            .with_hint("Keep a table of it with CREATE STREAMING TABLE … AS SELECT … FROM STREAM …."));
+    };
+    let alias = match alias {
+        Some(alias) if !alias.columns.is_empty() => {
+            return Err(SqlError::unsupported("names of columns after the name of the table are not supported here"));
+        }
+        Some(alias) => alias.clone(),
+        None => {
+            let own = name.0.last().and_then(|part| part.as_ident()).cloned();
+            let own = own.ok_or_else(|| SqlError::syntax(format!("invalid name: {name}")))?;
+            TableAlias { explicit: true, name: own, columns: Vec::new() }
+        }
+    };
+    let target = Target { change: table.change(statement.kind())?, table };
+    let shape = Shape { shown, schema: target.table.info().schema.clone(), alias };
+    let compiled = statement.compile(ctx, &shape)?;
+    let mut params = given.to_vec();
+    params.resize(parameters(&compiled.query)?.max(given.len()), None);
+    for (cell, to) in &compiled.cells {
+        insert::cell_parameter(cell, to, &mut params);
+    }
+    Ok(Begun { target, shape, compiled, params })
+}
+
+pub(super) async fn describe(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+    param_types: &[Option<DataType>],
+) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
+    let begun = begin(ctx, statement, param_types).await?;
+    let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Describe).committed() };
+    let planned = planner.query(&begun.compiled.query, &begun.params, None).await?;
+    (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
+    Ok((planned.params, None))
+}
+
+pub(super) async fn execute(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+    prepared: &Prepared,
+) -> Result<Outcome> {
+    let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
+    let mut runs = 0;
+    loop {
+        runs += 1;
+        let (target, rows) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let begun = begin(ctx, statement, &types).await?;
+            let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Execute).committed() };
+            let mut planned = planner.query(&begun.compiled.query, &begun.params, Some(ctx.params)).await?;
+            planned.plan = (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
+            let optimized = planned.assigned()?;
+            let physical = planned.physical(&optimized).await?;
+            let wide = physical.schema().fields().len() > 1;
+            let schema = answer(&begun.shape.schema, wide);
+            let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
+            let rows = without_nulls(stream, begun.shape.schema.clone(), begun.shape.shown.clone());
+            Ok((begun.target, rows))
+        })
+        .await?;
+        let (change, repeated) = (target.change, statement.repeated());
+        // From here on only the rows can be cancelled: whether a commit took place must be known.
+        let done = super::streaming_table::detached(ctx, async move { Ok(change.apply(rows, repeated).await?) }).await;
+        match done {
+            Ok(changed) => return Ok(Outcome::done(statement.tag(changed))),
+            // Nothing was done, so the statement may as well have begun now.
+            Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {
+                tracing::debug!(error = %e, runs, "a change of rows begins anew");
+            }
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// The columns that a table is handed: which row goes, whether one comes, and that one.
+fn answer(schema: &Schema, wide: bool) -> SchemaRef {
+    let mut fields = vec![Field::new(ROW_PLACE, DataType::UInt64, true)];
+    if wide {
+        fields.push(Field::new("comes", DataType::Boolean, true));
+        fields.extend(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// 23502 for a row that comes with a null where there must be none.
+fn without_nulls(rows: SendableRecordBatchStream, schema: SchemaRef, table: String) -> SendableRecordBatchStream {
+    let shown = rows.schema();
+    let checked = rows.map(move |batch| {
+        let batch = batch?;
+        for (column, field) in batch.columns().iter().skip(2).zip(schema.fields()) {
+            if field.is_nullable() || column.logical_null_count() == 0 {
+                continue;
+            }
+            let (comes, nulls) = (batch.column(1).as_boolean(), column.logical_nulls());
+            let null = |row: usize| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+            if (0..batch.num_rows()).any(|row| comes.is_valid(row) && comes.value(row) && null(row)) {
+                return Err(DataFusionError::from(insert::null_in(field.name(), &table)));
+            }
+        }
+        Ok(batch)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(shown, checked))
+}
