@@ -159,7 +159,7 @@ pub fn spark_maintains_under_load() -> Result<()> {
         client.run(
             "DELETE FROM peer.shop.kept WHERE p = 0 AND n % 100 = 7;
              UPDATE peer.shop.kept SET n = -n WHERE p = 1 AND n % 90 = 3;
-             MERGE INTO peer.shop.kept AS t USING (SELECT 2 AS p, i * 50 AS n FROM generate_series(0, 100) AS g(i)) AS s
+             MERGE INTO peer.shop.kept AS t USING (SELECT 2 AS p, i * 50 AS n FROM generate_series(-5, 100) AS g(i)) AS s
                ON t.p = s.p AND t.n = s.n
                WHEN MATCHED AND t.n % 100 = 0 THEN DELETE
                WHEN MATCHED THEN UPDATE SET p = 3
