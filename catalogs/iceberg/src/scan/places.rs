@@ -66,7 +66,6 @@ impl Places {
 
     /// The file that a place names, and the position in it.
     pub(crate) fn split(place: u64) -> (u32, u64) {
-        #[expect(clippy::cast_possible_truncation, reason = "24 bits are left")]
         let number = (place >> POSITION_BITS) as u32;
         (number, place & ((1 << POSITION_BITS) - 1))
     }
