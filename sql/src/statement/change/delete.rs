@@ -3,7 +3,7 @@
 use sqlparser::ast::{Delete, FromTable, TableFactor};
 use tidewater_catalogs::{ChangeKind, Changed};
 
-use super::{ChangesRows, Compiled, Shape, empty, named, only, query};
+use super::{ChangesRows, Compiled, Shape, empty, named, query};
 use crate::SqlError;
 use crate::error::Result;
 use crate::session::StatementContext;
@@ -38,7 +38,7 @@ impl ChangesRows for Delete {
     fn compile(&self, _: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
         let mut select = empty();
         select.projection = vec![named(table.place(), "place")];
-        select.from = vec![only(table.factor())];
+        select.from = table.from();
         select.from.extend(self.using.iter().flatten().cloned());
         select.selection.clone_from(&self.selection);
         Ok(Compiled { query: query(select), cells: Vec::new(), arrange: Box::new(|plan, _| Ok(plan)) })

@@ -8,11 +8,11 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Case, Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use sqlparser::ast::{
     self, Ident, JoinConstraint, JoinOperator, Merge, MergeAction, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
-    ObjectName, SelectItem, TableAlias, TableFactor,
+    ObjectName, SelectItem, TableAlias, TableFactor, TableWithJoins,
 };
 use tidewater_catalogs::{ChangeKind, Changed, Repeated};
 
-use super::{ChangesRows, Compiled, Shape, assignment, empty, named, only, query};
+use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
 use crate::dialect::fold;
 use crate::error::Result;
 use crate::plan::assign;
@@ -115,9 +115,10 @@ impl ChangesRows for Merge {
             (false, true) => JoinOperator::LeftOuter(on),
             (true, true) => JoinOperator::FullOuter(on),
         };
-        let mut from = only(table.factor());
-        from.joins = vec![ast::Join { relation: source, global: false, join_operator: join }];
-        select.from = vec![from];
+        select.from = table.from();
+        if let Some(target) = select.from.first_mut() {
+            target.joins = vec![ast::Join { relation: source, global: false, join_operator: join }];
+        }
         let whens: Vec<usize> = select
             .projection
             .iter()
@@ -170,7 +171,7 @@ fn source(factor: &TableFactor) -> Result<(TableFactor, Ident)> {
     let mut select = empty();
     select.projection.push(SelectItem::Wildcard(ast::WildcardAdditionalOptions::default()));
     select.projection.push(named(ast::Expr::Value(ast::Value::Boolean(true).into()), FOUND));
-    select.from = vec![only(factor.clone())];
+    select.from = vec![TableWithJoins { relation: factor.clone(), joins: Vec::new() }];
     let derived = TableFactor::Derived {
         lateral: false,
         subquery: Box::new(query(select)),

@@ -86,39 +86,15 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// The table in FROM, with the places of its rows.
-    fn factor(&self) -> TableFactor {
-        let select = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)]));
-        let factor = select.from.into_iter().next().map(|from| from.relation);
-        match factor {
-            Some(TableFactor::Table {
-                name,
-                args,
-                with_hints,
-                version,
-                with_ordinality,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-                ..
-            }) => TableFactor::Table {
-                name,
-                alias: Some(self.alias.clone()),
-                args,
-                with_hints,
-                version,
-                with_ordinality,
-                partitions,
-                json_path,
-                sample,
-                index_hints,
-            },
-            Some(other) => other,
-            None => {
-                TableFactor::Derived { lateral: false, subquery: Box::new(query(empty())), alias: None, sample: None }
+    /// `FROM` the table, with the places of its rows.
+    fn from(&self) -> Vec<TableWithJoins> {
+        let mut from = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)])).from;
+        for table in &mut from {
+            if let TableFactor::Table { alias, .. } = &mut table.relation {
+                *alias = Some(self.alias.clone());
             }
         }
+        from
     }
 
     fn column(&self, name: &str) -> ast::Expr {
@@ -166,10 +142,6 @@ fn query(select: Select) -> Query {
 
 fn named(expr: ast::Expr, alias: impl Into<String>) -> SelectItem {
     SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) }
-}
-
-fn only(relation: TableFactor) -> TableWithJoins {
-    TableWithJoins { relation, joins: Vec::new() }
 }
 
 struct Begun {

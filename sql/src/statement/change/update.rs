@@ -4,7 +4,7 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use sqlparser::ast::{TableFactor, Update, UpdateTableFromKind};
 use tidewater_catalogs::{ChangeKind, Changed};
 
-use super::{ChangesRows, Compiled, Shape, assignment, empty, named, only, query};
+use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
 use crate::SqlError;
 use crate::error::Result;
 use crate::plan::assign;
@@ -46,7 +46,7 @@ impl ChangesRows for Update {
             .extend(columns.map(|(i, (value, field))| {
                 named(value.unwrap_or_else(|| table.column(field.name())), format!("c{i}"))
             }));
-        select.from = vec![only(table.factor())];
+        select.from = table.from();
         if let Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) = &self.from {
             select.from.extend(from.iter().cloned());
         }
