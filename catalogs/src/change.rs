@@ -54,6 +54,9 @@ pub trait TableChange: Send + Sync + std::fmt::Debug {
     /// The table's columns, and [`ROW_PLACE`] behind them.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
 
+    /// To be said where the statement reads the table in another way, too: what it does then rests on all of it.
+    fn reads_table(&self) {}
+
     /// Carries the change out in one snapshot. The first column of `input` is the place of a row that goes, or null.
     /// The second, where there is one, is true where the columns behind it (in table order) are a row that comes.
     ///

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,6 +11,7 @@ use tidewater_catalogs::{
     BlobStore, CatalogConnector, DEFAULT_CATALOG, DefinitionKind, LakeCatalog, Metastore, StreamConnector,
 };
 use tidewater_streaming::{EngineSettings, Env, FlowSettings, Supervisor};
+use uuid::Uuid;
 
 use crate::admission::Admission;
 use crate::catalogs::Catalogs;
@@ -92,6 +94,8 @@ pub struct Engine {
     runtime_env: Arc<RuntimeEnv>,
     /// Lets queries begin as there is memory for their scans.
     pub(crate) admission: Arc<Admission>,
+    /// By the uuid of a table: statements that change its rows share it, and one that was overtaken takes it alone.
+    changing: Mutex<HashMap<Uuid, Weak<tokio::sync::RwLock<()>>>>,
     next_pid: AtomicI32,
     sessions: Mutex<Vec<Weak<SessionShared>>>,
     /// Set for good by [`Engine::shutdown`]; nothing begins after that.
@@ -155,10 +159,23 @@ impl Engine {
             runtime_env: Arc::clone(base_state.runtime_env()),
             base_state: BaseState(Box::new(move || base_state.clone())),
             admission: Arc::new(Admission::new(scans)),
+            changing: Mutex::default(),
             next_pid: AtomicI32::new(1),
             sessions: Mutex::new(Vec::new()),
             stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// See `changing`.
+    pub(crate) fn lock_of(&self, table: Uuid) -> Arc<tokio::sync::RwLock<()>> {
+        let mut all = self.changing.lock();
+        if let Some(lock) = all.get(&table).and_then(Weak::upgrade) {
+            return lock;
+        }
+        all.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        all.insert(table, Arc::downgrade(&lock));
+        lock
     }
 
     /// Functions, rules and memory that all statements share; set up further by each.

@@ -32,7 +32,7 @@ pub(crate) trait Commit: Send + Sync {
 pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &dyn Commit) -> Result<()> {
     let mut attempts = 0;
     // The state on which an attempt was built whose answer was lost.
-    let mut open: Option<String> = None;
+    let mut open: Option<Arc<TableState>> = None;
     loop {
         let state = match &open {
             None => lake.load(&table.name).await?,
@@ -41,13 +41,17 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
         if state.metadata.uuid() != table.metadata.uuid() {
             return Err(Error::not_found(format!("table \"{}\" was dropped", table.name)));
         }
-        if attempts > 0 && committed(&state.metadata, uuid) {
-            return Ok(());
+        if let Some(base) = &open {
+            match committed(&state.metadata, uuid, base.metadata.current_snapshot_id()) {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None => return Err(lost(table, uuid, Error::unavailable("the snapshots since then were removed"))),
+            }
         }
-        if open.as_ref().is_some_and(|base| *base != state.metadata_location) {
+        if open.as_ref().is_some_and(|base| lake.has_passed(base, &state)) {
             open = None;
         }
-        let settled = |e: Error| if open.is_some() { unknown(table, uuid, e) } else { e };
+        let settled = |e: Error| if open.is_some() { lost(table, uuid, e) } else { e };
         if attempts == ATTEMPTS {
             return Err(settled(Error::new(
                 ErrorKind::Conflict,
@@ -67,7 +71,7 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
             Swap::Moved => {}
             Swap::Unknown(e) => {
                 tracing::warn!(table = %table.name, error = %e, "answer to a commit was lost");
-                open = Some(base.state.metadata_location.clone());
+                open = Some(Arc::clone(&base.state));
             }
         }
         // A short wait, growing, so that two statements do not keep meeting.
@@ -94,9 +98,10 @@ async fn load_patiently(lake: &Lake, table: &TableState) -> Result<Arc<TableStat
 
 /// The change may be there or not. `NotFound` is no doubt: with the table its rows are gone.
 fn unknown(table: &TableState, commit: Uuid, e: Error) -> Error {
-    if e.kind() == ErrorKind::NotFound {
-        return e;
-    }
+    if e.kind() == ErrorKind::NotFound { e } else { lost(table, commit, e) }
+}
+
+fn lost(table: &TableState, commit: Uuid, e: Error) -> Error {
     Error::new(ErrorKind::CommitUnknown, "the answer to a commit was lost: its rows may be in the table")
         .with_context("commit", commit)
         .with_hint(format!(
@@ -106,17 +111,20 @@ fn unknown(table: &TableState, commit: Uuid, e: Error) -> Error {
         .with_source(e)
 }
 
-/// Whether a snapshot of this commit is an ancestor of main.
-fn committed(metadata: &TableMetadata, commit: Uuid) -> bool {
+/// Whether a snapshot of this commit is an ancestor of main. None where the line breaks off before it comes to `base`.
+fn committed(metadata: &TableMetadata, commit: Uuid, base: Option<i64>) -> Option<bool> {
     let commit = commit.to_string();
     let mut next = metadata.current_snapshot_id();
     // Bound of the walk: a line cannot be longer than the number of snapshots.
-    for _ in 0..metadata.snapshots().len() {
-        let Some(snapshot) = next.and_then(|id| metadata.snapshot_by_id(id)) else { return false };
+    for _ in 0..=metadata.snapshots().len() {
+        if next == base {
+            return Some(false);
+        }
+        let snapshot = metadata.snapshot_by_id(next?)?;
         if snapshot.summary().additional_properties.get(COMMIT_UUID) == Some(&commit) {
-            return true;
+            return Some(true);
         }
         next = snapshot.parent_snapshot_id();
     }
-    false
+    Some(false)
 }

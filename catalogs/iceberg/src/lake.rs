@@ -166,6 +166,15 @@ impl Lake {
         }
     }
 
+    /// Whether a change of `base` that is on its way can no longer come to be, now that the table is in state `now`.
+    /// A server behind REST takes it as long as main is the same.
+    pub(crate) fn has_passed(&self, base: &TableState, now: &TableState) -> bool {
+        match &self.backend {
+            Backend::Sql(_) => base.metadata_location != now.metadata_location,
+            Backend::Rest(_) => base.metadata.current_snapshot_id() != now.metadata.current_snapshot_id(),
+        }
+    }
+
     /// What a commit onto this state starts from.
     pub(crate) async fn base(&self, state: Arc<TableState>) -> Result<Base> {
         let json = match &self.backend {

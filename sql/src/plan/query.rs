@@ -222,7 +222,10 @@ impl<'a> Planner<'a> {
             }
             match relation::find(self.engine, self.settings, &table.name).await? {
                 Some(Relation::Table(relation)) if self.is_target(&relation) => {
-                    let same = self.target.map_or(relation.table, |target| Arc::clone(&target.table));
+                    let same = self.target.map_or(relation.table, |target| {
+                        target.change.reads_table();
+                        Arc::clone(&target.table)
+                    });
                     let relation = TableRelation { table: same, hot: None, read: Read::Committed };
                     found.insert(table.name, Relation::Table(relation));
                 }

@@ -15,17 +15,19 @@ use super::words::{
     sign_before_power,
 };
 use super::{subqueries, typed_forms};
-use crate::dialect::{ParsedStatement, fold, stream_marker, walk, walk_mut};
+use crate::dialect::{ParsedStatement, fold, regroup, stream_marker, walk, walk_mut};
 use crate::error::Result;
 use crate::{SqlError, SqlState};
 
 /// All forms of a query outside of flows.
 pub(super) fn forms(query: &mut Query, statement: Option<&ParsedStatement>) -> Result<()> {
+    regroup(query);
     run(query, statement)
 }
 
 /// The forms of an expression that stands alone.
 pub(super) fn expression(expr: &mut Expr) -> Result<()> {
+    regroup(expr);
     finish(walk_mut(expr, &mut Rewriter { statement: None, aggregates: 0 }))
 }
 

@@ -19,14 +19,14 @@ impl Marks {
         self.by_number.entry(number).or_default().insert(position)
     }
 
-    /// Positions in each touched file, ascending, in the order of the files' names.
-    pub(super) fn by_file(self, places: &Places) -> Result<Vec<(Arc<TargetFile>, Arc<[u64]>)>> {
+    /// Positions in each touched file, in the order of the files' names.
+    pub(super) fn by_file(self, places: &Places) -> Result<Vec<(Arc<TargetFile>, RoaringTreemap)>> {
         let mut files: BTreeMap<String, (Arc<TargetFile>, RoaringTreemap)> = BTreeMap::new();
         for (number, marked) in self.by_number {
             let file = places.file(number)?;
             // A scan that was planned twice has given the file two numbers.
             files.entry(file.location.clone()).or_insert_with(|| (file, RoaringTreemap::new())).1 |= marked;
         }
-        Ok(files.into_values().map(|(file, marked)| (file, marked.iter().collect())).collect())
+        Ok(files.into_values().collect())
     }
 }

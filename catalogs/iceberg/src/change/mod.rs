@@ -44,6 +44,9 @@ use marks::Marks;
 pub(crate) use mode::check as check_properties;
 use mode::{Isolation, Mode};
 
+/// Files of deleted positions that are in memory at a time.
+const FILES_AT_ONCE: usize = 32;
+
 /// A change of one state of a table.
 pub(crate) struct RowChange {
     lake: Arc<Lake>,
@@ -123,6 +126,14 @@ impl RowChange {
         let mut files = Vec::new();
         for (file, marked) in marks.by_file(&self.places)? {
             let (scoped, shared): (Vec<_>, Vec<_>) = file.deletes.iter().cloned().partition(|d| d.is_scoped);
+            // What named this file alone is replaced by what comes of it here.
+            outcome.remove.extend(scoped.iter().map(|d| (d.location.clone(), String::new())));
+            outcome.touched.push(Arc::clone(&file));
+            if marked.len() >= file.rows {
+                outcome.remove.insert(file.location.clone(), file.manifest.clone());
+                continue;
+            }
+            let marked: Arc<[u64]> = marked.iter().collect();
             let ours = scan::deleted_positions(&self.state, &file, &scoped).await?;
             let theirs = scan::deleted_positions(&self.state, &file, &shared).await?;
             let gone = scan::merge_positions(vec![ours, marked.clone()]);
@@ -134,13 +145,13 @@ impl RowChange {
                     outcome.rewrite.insert(file.location.clone(), marked);
                 }
             } else {
-                let (entry, bytes) = positions::file(&self.state, commit, files.len(), &file, &gone)?;
+                let (entry, bytes) = positions::file(&self.state, commit, outcome.deletes.len(), &file, &gone)?;
                 outcome.deletes.push((file.spec_id, entry));
                 files.push(bytes);
+                if files.len() == FILES_AT_ONCE {
+                    self.state.storage.write_new(std::mem::take(&mut files)).await?;
+                }
             }
-            // What named this file alone is replaced by the above.
-            outcome.remove.extend(scoped.iter().map(|d| (d.location.clone(), String::new())));
-            outcome.touched.push(file);
         }
         self.state.storage.write_new(files).await?;
         Ok(outcome)
@@ -167,6 +178,10 @@ impl RowChange {
 impl TableChange for RowChange {
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         scan::targets(Arc::clone(&self.state), Arc::clone(&self.places))
+    }
+
+    fn reads_table(&self) {
+        self.places.read_whole();
     }
 
     async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed> {

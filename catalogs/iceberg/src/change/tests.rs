@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -8,12 +8,18 @@ use arrow::record_batch::RecordBatch;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
+use iceberg::spec::Operation;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tidewater_catalogs::{
-    ChangeKind, Changed, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, Repeated, Result, TableChange,
-    TableName, Transform,
+    ChangeKind, Changed, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, Repeated, Result, StagingWriter,
+    TableChange, TableName, Transform,
 };
+
+use crate::commit::{Change, stage};
+use crate::lake::Swap;
+use crate::writer::{FileWriter, from_staged};
+use uuid::Uuid;
 
 use crate::tests::{TestLake, append, new_table, query, rows};
 
@@ -172,6 +178,74 @@ async fn rows_that_came_meanwhile_count_where_the_table_is_serializable() {
             (false, Ok(changed)) => assert_eq!((changed.taken, lake.count("t").await), (10, 110)),
             (_, other) => panic!("{level} {matching}: {other:?}"),
         }
+    }
+}
+
+/// All data files of the table as one, as another engine's compaction leaves them.
+async fn compact(lake: &TestLake) {
+    let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
+    let mut remove = HashMap::new();
+    for manifest in crate::commit::current_manifests(&state).await.unwrap() {
+        for entry in crate::commit::load_manifest(&state, &manifest).await.unwrap().entries() {
+            if entry.is_alive() {
+                remove.insert(entry.data_file().file_path().to_string(), String::new());
+            }
+        }
+    }
+    let commit = Uuid::now_v7();
+    let mut writer: Box<dyn StagingWriter> = Box::new(FileWriter::new(state.storage.clone(), &state, commit).unwrap());
+    for batch in query(newest(lake).await.as_ref(), "SELECT * FROM t").await {
+        writer.write(batch).await.unwrap();
+    }
+    let files = writer.finish().await.unwrap();
+    let add = files.files.iter().map(|f| from_staged(&state.metadata, f)).collect::<Result<Vec<_>>>().unwrap();
+    let base = lake.lake.shared().base(state).await.unwrap();
+    let change = Change { operation: Operation::Replace, commit, add, remove, ..Change::default() };
+    let staged = stage(&base, change, lake.lake.shared().now_ms()).await.unwrap();
+    assert!(matches!(lake.lake.shared().swap(&base, staged).await, Swap::Done(_)));
+}
+
+#[tokio::test]
+async fn rows_that_were_written_anew_came_only_if_they_were_appended() {
+    for appended in [true, false] {
+        let lake = TestLake::new().await;
+        let t = table(&lake, &[], vec![]).await;
+        append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+        append(t.as_ref(), vec![rows(100, 200)]).await.unwrap();
+        let change = newest(&lake).await.change(ChangeKind::Delete).unwrap();
+        let insert = "SELECT nullif(_tidewater_place, _tidewater_place), true, id + 1000, name, at FROM t WHERE id >= 5 AND id % 200 = 5";
+        let comes = answer(change.as_ref(), insert).await;
+        if appended {
+            append(t.as_ref(), vec![rows(200, 210)]).await.unwrap();
+        }
+        compact(&lake).await;
+        let done = change.apply(comes, Repeated::First).await;
+        match (appended, done) {
+            (true, Err(e)) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e}"),
+            (false, Ok(changed)) => assert_eq!((changed.added, lake.count("t").await), (1, 201)),
+            (_, other) => panic!("{appended}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_rests_on_the_whole_table_is_begun_anew_with_it() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
+    for whole in [false, true] {
+        let change = newest(&lake).await.change(ChangeKind::Delete).unwrap();
+        let which =
+            answer(change.as_ref(), &format!("SELECT _tidewater_place FROM t WHERE id = {}", u8::from(whole))).await;
+        if whole {
+            change.reads_table();
+        }
+        append(t.as_ref(), vec![rows(1000, 1010)]).await.unwrap();
+        let done = change.apply(which, Repeated::First).await;
+        assert_eq!(
+            done.map_err(|e| e.kind()),
+            if whole { Err(ErrorKind::Conflict) } else { Ok(Changed { taken: 1, added: 0 }) }
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::mode::Isolation;
 use crate::commit::{Base, current_manifests};
-use crate::scan::{Places, TargetFile};
+use crate::scan::{Places, TargetFile, widened};
 use crate::state::TableState;
 
 /// `Conflict` where a touched file is gone, somebody else deleted rows of it, or (serializable) rows came that the
@@ -26,15 +26,23 @@ pub(super) async fn check(
         return Ok(base.clone());
     }
     same_shape(&began.metadata, &state.metadata)?;
-    if !descends(&state.metadata, began.metadata.current_snapshot_id()) {
+    let Some(only_replaced) = descent(&state.metadata, began.metadata.current_snapshot_id()) else {
         return Err(conflict("the table was set back to another snapshot"));
+    };
+    if isolation == Isolation::Serializable && !only_replaced && places.was_read_whole() {
+        return Err(conflict("the table was changed, and the statement reads all of it"));
     }
-    let before: HashSet<String> = current_manifests(began).await?.into_iter().map(|m| m.manifest_path).collect();
+    let before = current_manifests(began).await.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => conflict("the snapshot that the statement began with was removed").with_source(e),
+        _ => e,
+    })?;
+    let before: HashSet<String> = before.into_iter().map(|m| m.manifest_path).collect();
     let now = match &base.manifests {
         Some(manifests) => Arc::clone(manifests),
         None => Arc::new(current_manifests(state).await?),
     };
-    let since = began.metadata.last_sequence_number();
+    // Of main alone: other branches count on, too, and may have become main since.
+    let since = began.metadata.current_snapshot().map_or(0, |s| s.sequence_number());
     let paths: HashSet<&str> = touched.iter().map(|file| file.location.as_str()).collect();
     // Files that the untouched manifests list are listed still.
     let listed: HashSet<&str> = now.iter().map(|m| m.manifest_path.as_str()).collect();
@@ -51,9 +59,8 @@ pub(super) async fn check(
             let is_new = entry.sequence_number().is_none_or(|n| n > since);
             if manifest.content == ManifestContentType::Data {
                 missing.remove(file.file_path());
-                // What was only written anew brings no rows. It keeps the sequence number of before, or its snapshot
-                // says so.
-                if is_new && !is_replacement(&state.metadata, entry.snapshot_id()) {
+                // What was only written anew brings no rows; what was appended and then written anew does.
+                if is_new && !only_replaced {
                     came.entry(manifest.partition_spec_id).or_default().push(file.clone());
                 }
             } else if is_new && may_touch(file, manifest.partition_spec_id, touched, &paths) {
@@ -83,23 +90,18 @@ fn same_shape(before: &TableMetadata, now: &TableMetadata) -> Result<()> {
     if same { Ok(()) } else { Err(conflict("the columns or partitions of the table were changed")) }
 }
 
-fn descends(metadata: &TableMetadata, from: Option<i64>) -> bool {
-    let Some(from) = from else { return true };
-    let mut next = metadata.current_snapshot_id();
-    for _ in 0..metadata.snapshots().len() {
-        match next {
-            Some(id) if id == from => return true,
-            Some(id) => next = metadata.snapshot_by_id(id).and_then(|s| s.parent_snapshot_id()),
-            None => return false,
+/// Whether all that came since only wrote anew what was there. None where the line from main does not lead to `from`.
+fn descent(metadata: &TableMetadata, from: Option<i64>) -> Option<bool> {
+    let (mut next, mut only_replaced) = (metadata.current_snapshot_id(), true);
+    for _ in 0..=metadata.snapshots().len() {
+        if next == from {
+            return Some(only_replaced);
         }
+        let snapshot = metadata.snapshot_by_id(next?)?;
+        only_replaced &= snapshot.summary().operation == Operation::Replace;
+        next = snapshot.parent_snapshot_id();
     }
-    // The line may be longer than what is kept of it.
-    next == Some(from)
-}
-
-fn is_replacement(metadata: &TableMetadata, snapshot_id: Option<i64>) -> bool {
-    let snapshot = snapshot_id.and_then(|id| metadata.snapshot_by_id(id));
-    snapshot.is_some_and(|s| s.summary().operation == Operation::Replace)
+    None
 }
 
 /// Whether a delete file may delete rows of a touched file.
@@ -107,11 +109,15 @@ fn may_touch(delete: &DataFile, spec_id: i32, touched: &[Arc<TargetFile>], paths
     match delete.referenced_data_file() {
         Some(path) => paths.contains(path.as_str()),
         None if delete.content_type() == DataContentType::EqualityDeletes => !touched.is_empty(),
-        None => touched.iter().any(|file| file.spec_id == spec_id && file.partition == *delete.partition()),
+        None => {
+            let partition = widened(delete.partition());
+            touched.iter().any(|file| file.spec_id == spec_id && widened(&file.partition) == partition)
+        }
     }
 }
 
 fn conflict(why: &str) -> Error {
     Error::new(ErrorKind::Conflict, "could not serialize access due to a concurrent change of the table")
         .with_detail(format!("Meanwhile {why}."))
+        .with_hint("Run the statement again. With write.<statement>.isolation-level = snapshot, rows that are added meanwhile do not count.")
 }

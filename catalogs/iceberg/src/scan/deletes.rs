@@ -44,7 +44,7 @@ pub(super) struct DeleteIndex {
 }
 
 /// Partition values to look deletes up by. A value that was written before its column grew is the same value.
-pub(super) fn widened(partition: &Struct) -> Struct {
+pub(crate) fn widened(partition: &Struct) -> Struct {
     let widen = |value: Option<&Literal>| match value {
         Some(Literal::Primitive(PrimitiveLiteral::Int(v))) => Some(Literal::long(i64::from(*v))),
         Some(Literal::Primitive(PrimitiveLiteral::Float(v))) => Some(Literal::double(f64::from(v.0))),

@@ -57,7 +57,7 @@ use tidewater_catalogs::{Error, ROW_PLACE, Result, announce_scan_memory};
 
 pub use self::cache::MetadataCache;
 use self::columns::ScanSchema;
-pub(crate) use self::deletes::merge as merge_positions;
+pub(crate) use self::deletes::{merge as merge_positions, widened};
 use self::location::Root;
 pub(crate) use self::places::{Places, TargetFile, deleted as deleted_positions};
 use self::plan::{Request, plan};

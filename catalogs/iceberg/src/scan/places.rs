@@ -1,6 +1,7 @@
 //! Where rows lie, for statements that change them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::{ArrayRef, UInt64Array};
 use arrow::datatypes::SchemaRef;
@@ -46,6 +47,8 @@ pub(crate) struct Places {
     files: Mutex<Vec<Arc<TargetFile>>>,
     /// One for each scan; none where it wants every row.
     predicates: Mutex<Vec<Option<PruningPredicate>>>,
+    /// Whether the statement reads the table in another way as well.
+    whole: AtomicBool,
 }
 
 impl Places {
@@ -62,6 +65,14 @@ impl Places {
 
     pub(super) fn add_predicate(&self, predicate: Option<PruningPredicate>) {
         self.predicates.lock().push(predicate);
+    }
+
+    pub(crate) fn read_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn was_read_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
     }
 
     /// The file that a place names, and the position in it.

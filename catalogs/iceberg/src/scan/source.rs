@@ -17,6 +17,7 @@ use datafusion::datasource::table_schema::TableSchema;
 use datafusion::execution::memory_pool::MemoryPool;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::{ProjectionExprs, Projector};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_plan::DisplayFormatType;
@@ -148,7 +149,8 @@ impl IcebergSource {
     }
 
     fn is_safe_to_prune(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
-        self.may_have_nan.is_empty() || !collect_columns(filter).iter().any(|c| self.may_have_nan.contains(&c.index()))
+        let unsafe_column = |c: &Column| self.may_have_nan.contains(&c.index()) || self.placed && c.name() == ROW_PLACE;
+        (self.may_have_nan.is_empty() && !self.placed) || !collect_columns(filter).iter().any(unsafe_column)
     }
 }
 

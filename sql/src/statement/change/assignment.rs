@@ -1,10 +1,12 @@
 //! `SET a = …, (b, c) = (…, …)`.
 
+use std::ops::ControlFlow;
+
 use arrow::datatypes::SchemaRef;
-use sqlparser::ast::{self, Assignment, AssignmentTarget, ObjectName};
+use sqlparser::ast::{self, Assignment, AssignmentTarget, ObjectName, Visitor};
 
 use super::Shape;
-use crate::dialect::fold;
+use crate::dialect::{fold, walk};
 use crate::error::Result;
 use crate::session::StatementContext;
 use crate::statement::insert;
@@ -55,6 +57,7 @@ pub(super) fn values(
             }
         };
         for (name, mut value) in pairs {
+            refuse_windows(&value)?;
             let at = column(ctx, table, name)?;
             let field = table.schema.field(at);
             insert::type_cell(&mut value, field.data_type(), false)?;
@@ -70,4 +73,37 @@ pub(super) fn values(
 pub(super) fn cells(schema: &SchemaRef, values: &[Option<ast::Expr>]) -> Vec<(ast::Expr, arrow::datatypes::DataType)> {
     let assigned = values.iter().zip(schema.fields());
     assigned.filter_map(|(value, field)| Some((value.clone()?, field.data_type().clone()))).collect()
+}
+
+/// 42P20, as in PostgreSQL.
+pub(super) fn refuse_windows(expr: &ast::Expr) -> Result<()> {
+    struct Found {
+        depth: usize,
+        window: bool,
+    }
+    impl Visitor for Found {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+            self.depth += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &ast::Query) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &ast::Expr) -> ControlFlow<()> {
+            self.window |= self.depth == 0 && matches!(expr, ast::Expr::Function(f) if f.over.is_some());
+            ControlFlow::Continue(())
+        }
+    }
+    let mut found = Found { depth: 0, window: false };
+    let _ = walk(expr, &mut found);
+    if found.window {
+        return Err(SqlError::new(
+            SqlState("42P20"),
+            "window functions are not allowed in what is assigned to a column",
+        )
+        .with_hint("Compute them in a query after FROM or USING."));
+    }
+    Ok(())
 }

@@ -3,17 +3,19 @@
 //! The query joins table and source and gives, for each clause, whether it is the one (`when`) and its values. Which
 //! clause a row falls to is settled in the plan, and the values of that clause alone are computed.
 
+use std::ops::ControlFlow;
+
 use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Case, Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
 use sqlparser::ast::{
-    self, Ident, JoinConstraint, JoinOperator, Merge, MergeAction, MergeClauseKind, MergeInsertExpr, MergeInsertKind,
-    ObjectName, SelectItem, TableAlias, TableFactor, TableWithJoins,
+    self, Ident, JoinConstraint, JoinOperator, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
+    MergeInsertKind, ObjectName, SelectItem, TableAlias, TableFactor, TableWithJoins, VisitorMut,
 };
 use tidewater_catalogs::{ChangeKind, Changed, Repeated};
 
 use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
-use crate::dialect::fold;
+use crate::dialect::{fold, walk_mut};
 use crate::error::Result;
 use crate::plan::assign;
 use crate::session::StatementContext;
@@ -63,11 +65,21 @@ impl ChangesRows for Merge {
 
     fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
         let (source, name) = source(&self.source)?;
-        let found = ast::Expr::CompoundIdentifier(vec![name, Ident::with_quote('"', FOUND)]);
+        let found = ast::Expr::CompoundIdentifier(vec![name.clone(), Ident::with_quote('"', FOUND)]);
+        let clauses = self.clauses.iter().map(|clause| {
+            let mut clause = clause.clone();
+            match plain(clause.clause_kind) {
+                MergeClauseKind::NotMatched => only_of(&mut clause, &name, &table.alias.name)?,
+                MergeClauseKind::NotMatchedBySource => only_of(&mut clause, &table.alias.name, &name)?,
+                _ => {}
+            }
+            Ok(clause)
+        });
+        let clauses = clauses.collect::<Result<Vec<MergeClause>>>()?;
         let mut select = empty();
         select.projection = vec![named(table.place(), "place")];
         let (mut cells, mut actions) = (Vec::new(), Vec::new());
-        for (i, clause) in self.clauses.iter().enumerate() {
+        for (i, clause) in clauses.iter().enumerate() {
             let is = |expr: &ast::Expr, null: bool| {
                 let expr = Box::new(expr.clone());
                 if null { ast::Expr::IsNull(expr) } else { ast::Expr::IsNotNull(expr) }
@@ -149,6 +161,61 @@ fn plain(kind: MergeClauseKind) -> MergeClauseKind {
     }
 }
 
+/// Conditions and values of a clause without a match see the columns of one side only. 42P01 for those of the other.
+fn only_of(clause: &mut MergeClause, seen: &Ident, unseen: &Ident) -> Result<()> {
+    struct Qualified<'a> {
+        seen: &'a Ident,
+        unseen: &'a Ident,
+        /// In subqueries names may be their own.
+        depth: usize,
+    }
+    impl VisitorMut for Qualified<'_> {
+        type Break = SqlError;
+        fn pre_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<SqlError> {
+            self.depth += 1;
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &mut ast::Query) -> ControlFlow<SqlError> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<SqlError> {
+            match expr {
+                ast::Expr::Identifier(column) if self.depth == 0 => {
+                    // DEFAULT is a word here, and not a column.
+                    if column.quote_style.is_some() || !column.value.eq_ignore_ascii_case("default") {
+                        *expr = ast::Expr::CompoundIdentifier(vec![self.seen.clone(), column.clone()]);
+                    }
+                }
+                ast::Expr::CompoundIdentifier(parts)
+                    if self.depth == 0 && parts.len() == 2 && fold(&parts[0]) == fold(self.unseen) =>
+                {
+                    let text = format!("invalid reference to FROM-clause entry for table \"{}\"", fold(self.unseen));
+                    return ControlFlow::Break(
+                        SqlError::new(SqlState::UNDEFINED_TABLE, text)
+                            .with_detail("A row without a match has no columns of that table."),
+                    );
+                }
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut visitor = Qualified { seen, unseen, depth: 0 };
+    let mut see = |expr: &mut ast::Expr| match walk_mut(expr, &mut visitor) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(e) => Err(e),
+    };
+    clause.predicate.iter_mut().try_for_each(&mut see)?;
+    match &mut clause.action {
+        MergeAction::Insert(MergeInsertExpr { kind: MergeInsertKind::Values(values), .. }) => {
+            values.rows.iter_mut().flatten().try_for_each(&mut see)
+        }
+        MergeAction::Update(update) => update.assignments.iter_mut().map(|a| &mut a.value).try_for_each(&mut see),
+        _ => Ok(()),
+    }
+}
+
 fn and(left: ast::Expr, right: ast::Expr) -> ast::Expr {
     ast::Expr::BinaryOp { left: Box::new(left), op: ast::BinaryOperator::And, right: Box::new(right) }
 }
@@ -213,6 +280,7 @@ fn inserted(ctx: &StatementContext<'_>, table: &Shape, insert: &MergeInsertExpr)
     let mut all = vec![None; table.schema.fields().len()];
     for (value, at) in row.iter().zip(columns) {
         let mut value = value.clone();
+        assignment::refuse_windows(&value)?;
         insert::type_cell(&mut value, table.schema.field(at).data_type(), false)?;
         all[at] = Some(value);
     }
@@ -275,7 +343,7 @@ fn arrange(
             }
             let null = lit(ScalarValue::try_from(field.data_type())?);
             let value = if values.is_empty() { null } else { of_clause(values) };
-            out.push(value.alias(field.name()));
+            out.push(value.alias(format!("c{column}")));
         }
     } else {
         out.truncate(1);

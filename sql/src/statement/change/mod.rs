@@ -19,6 +19,7 @@ use sqlparser::ast::{
     self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
 use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::insert;
 use crate::dialect::Name;
@@ -29,8 +30,15 @@ use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
 
+/// Held until the change is done.
+#[expect(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
 /// How often a statement is run anew because the table was changed meanwhile.
-const RUNS: u32 = 5;
+const RUNS: u32 = 10;
 
 /// What rows can be written to.
 pub(super) enum Writable {
@@ -209,7 +217,12 @@ pub(super) async fn execute(
     let mut runs = 0;
     loop {
         runs += 1;
-        let (target, rows) = run::guard(&ctx.cancel, ctx.deadline, async {
+        let (target, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let table = begin(ctx, statement, &types).await?.target.table;
+            let lock = ctx.engine.lock_of(table.info().uuid);
+            // Once it was overtaken, the others of this server wait for it.
+            let turn =
+                if runs == 1 { Turn::Shared(lock.read_owned().await) } else { Turn::Alone(lock.write_owned().await) };
             let begun = begin(ctx, statement, &types).await?;
             let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Execute).committed() };
             let mut planned = planner.query(&begun.compiled.query, &begun.params, Some(ctx.params)).await?;
@@ -220,12 +233,17 @@ pub(super) async fn execute(
             let schema = answer(&begun.shape.schema, wide);
             let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
             let rows = without_nulls(stream, begun.shape.schema.clone(), begun.shape.shown.clone());
-            Ok((begun.target, rows))
+            Ok((begun.target, rows, turn))
         })
         .await?;
         let (change, repeated) = (target.change, statement.repeated());
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        let done = super::streaming_table::detached(ctx, async move { Ok(change.apply(rows, repeated).await?) }).await;
+        let done = super::streaming_table::detached(ctx, async move {
+            let done = change.apply(rows, repeated).await;
+            drop(turn);
+            Ok(done?)
+        })
+        .await;
         match done {
             Ok(changed) => return Ok(Outcome::done(statement.tag(changed))),
             // Nothing was done, so the statement may as well have begun now.

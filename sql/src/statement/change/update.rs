@@ -55,8 +55,9 @@ impl ChangesRows for Update {
             let schema = plan.schema().clone();
             let mut given = schema.columns().into_iter().map(Expr::Column);
             let mut out = vec![given.next().unwrap_or_else(|| lit(0_u64)), lit(true).alias("comes")];
-            for (value, field) in given.zip(columns.fields()) {
-                out.push(assign::to_type(value, schema.as_ref(), field.data_type(), field.name())?.alias(field.name()));
+            for (i, (value, field)) in given.zip(columns.fields()).enumerate() {
+                let value = assign::to_type(value, schema.as_ref(), field.data_type(), field.name())?;
+                out.push(value.alias(format!("c{i}")));
             }
             Ok(LogicalPlanBuilder::from(plan).project(out)?.build()?)
         };
