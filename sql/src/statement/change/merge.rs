@@ -181,11 +181,12 @@ fn only_of(clause: &mut MergeClause, seen: &Ident, unseen: &Ident) -> Result<()>
         }
         fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<SqlError> {
             match expr {
-                ast::Expr::Identifier(column) if self.depth == 0 => {
-                    // DEFAULT is a word here, and not a column.
-                    if column.quote_style.is_some() || !column.value.eq_ignore_ascii_case("default") {
-                        *expr = ast::Expr::CompoundIdentifier(vec![self.seen.clone(), column.clone()]);
-                    }
+                // DEFAULT is a word here, and not a column.
+                ast::Expr::Identifier(column)
+                    if self.depth == 0
+                        && (column.quote_style.is_some() || !column.value.eq_ignore_ascii_case("default")) =>
+                {
+                    *expr = ast::Expr::CompoundIdentifier(vec![self.seen.clone(), column.clone()]);
                 }
                 ast::Expr::CompoundIdentifier(parts)
                     if self.depth == 0 && parts.len() == 2 && fold(&parts[0]) == fold(self.unseen) =>
