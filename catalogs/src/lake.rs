@@ -8,7 +8,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{AnchorState, ChangeKind, CommitTable, Error, Result, TableChange, TableName};
+use crate::{Alteration, AnchorState, ChangeKind, CommitTable, Error, Result, TableChange, TableName};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +125,16 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// Carries out all alterations in one commit, or none, on the newest state. `Conflict`: rows came that must be looked
+    /// at first.
+    async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        let _ = alterations;
+        Err(Error::unsupported(format!("table \"{}\" cannot be altered", self.info().name)))
+    }
+    /// Flows that keep the table up to date, running or not.
+    fn flows(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {
         Err(Error::unsupported(format!("rows of \"{}\" cannot be changed", self.info().name))

@@ -10,6 +10,7 @@
 //! writes, one numbered commit at a time) and [`Offsets`] (how far a flow has read).
 //! Nothing here opens a socket or a file.
 
+mod alteration;
 mod change;
 mod commit;
 mod definition;
@@ -21,6 +22,7 @@ mod offsets;
 mod scan_memory;
 mod stream;
 
+pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
 pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange};
 pub use commit::{
     Anchor, AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Epoch, StagedFile, StagedFiles,

@@ -15,6 +15,7 @@
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
+mod alter;
 mod attempts;
 mod blobs;
 mod catalog;

@@ -5,13 +5,14 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
+use iceberg::spec::{DataFile, Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
 use tidewater_catalogs::{
-    AnchorState, ChangeKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange,
-    TableInfo, Transform,
+    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo,
+    StagedFiles, StagingWriter, TableChange, TableInfo, Transform,
 };
 use uuid::Uuid;
 
+use crate::alter;
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
@@ -56,21 +57,41 @@ struct Append<'a> {
     lake: &'a Lake,
     commit: Uuid,
     files: &'a StagedFiles,
+    /// With which they were written.
+    schema_id: i32,
 }
 
 #[async_trait]
 impl Commit for Append<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
         let metadata = &base.state.metadata;
+        let add: Vec<_> = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?;
+        if metadata.current_schema_id() != self.schema_id {
+            no_nulls(metadata, &add)?;
+        }
         let change = Change {
             operation: Operation::Append,
             commit: self.commit,
-            add: self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?,
+            add,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
             ..Change::default()
         };
         stage(base, change, self.lake.now_ms()).await
     }
+}
+
+/// A column may have become NOT NULL since the rows were written.
+fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
+    let required = metadata.current_schema().as_struct().fields().iter();
+    for field in required.filter(|f| f.required && f.field_type.is_primitive()) {
+        if add.iter().any(|(_, file)| file.null_value_counts().get(&field.id) != Some(&0)) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("column \"{}\" became NOT NULL meanwhile", field.name),
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -92,11 +113,20 @@ impl LakeTable for IcebergTable {
         let files = self.stage_rows(commit, input).await?;
         let rows = files.rows();
         if rows > 0 {
-            let append = Append { lake: &self.lake, commit, files: &files };
+            let schema_id = self.state.metadata.current_schema_id();
+            let append = Append { lake: &self.lake, commit, files: &files, schema_id };
             let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
             done.map_err(|e| e.with_context("table", &self.state.name))?;
         }
         Ok(rows)
+    }
+
+    async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
+    }
+
+    fn flows(&self) -> Vec<String> {
+        anchor::flows(&self.state.metadata).map(str::to_owned).collect()
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::{Offsets, PartitionField};
+use tidewater_catalogs::{Alteration, Offsets, PartitionField};
 
 use super::options::Options;
 
@@ -87,6 +87,8 @@ pub enum Statement {
     CreateStream(CreateStream),
     CreateStreamingTable(Box<CreateStreamingTable>),
     AlterFlow(AlterFlow),
+    /// ALTER TABLE, and COMMENT ON a table or a column.
+    AlterTable(Box<AlterTable>),
     /// DROP of SECRET, CONNECTION, CATALOG, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
     Drop(Drop),
     /// SHOW STREAMS and its like. SHOW of a setting is in `Sql`.
@@ -263,6 +265,16 @@ pub struct CreateStreamingTable {
     pub query: Box<Query>,
     /// The query as it was written.
     pub query_text: String,
+}
+
+/// What is carried out together, or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlterTable {
+    /// What the client is told when it is done.
+    pub tag: &'static str,
+    pub if_exists: bool,
+    pub name: Name,
+    pub alterations: Vec<Alteration>,
 }
 
 /// ALTER FLOW and ALTER STREAMING TABLE.

@@ -12,6 +12,7 @@
 //! error; a foreign spelling is refused with its translation in the hint.
 
 mod alter;
+mod alter_table;
 mod ast;
 mod create;
 mod cursor;

@@ -2,10 +2,10 @@
 
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, RecursiveQuery, Union};
+use datafusion::logical_expr::{Expr, ExprSchemable, Join, JoinType, LogicalPlan, RecursiveQuery, Union};
 
-use super::literals::{is_untyped, texts};
 use super::numeric::digits;
+use super::one_type::{is_untyped, texts};
 use super::types::NUMERIC_SCALE;
 use crate::dialect::type_name;
 use crate::error::Result;
@@ -35,6 +35,7 @@ fn check_node(node: &LogicalPlan) -> Option<SqlError> {
     match node {
         LogicalPlan::Union(union) => union_types(union),
         LogicalPlan::RecursiveQuery(query) => recursive_types(query),
+        LogicalPlan::Join(join) => joined_types(join),
         _ => None,
     }
 }
@@ -92,8 +93,40 @@ fn union_types(union: &Union) -> Option<SqlError> {
     None
 }
 
+/// Keys that are compared by name (USING) or by place (INTERSECT, EXCEPT). Those of ON are conditions still.
+fn joined_types(join: &Join) -> Option<SqlError> {
+    let what = match join.join_type {
+        JoinType::LeftSemi => "INTERSECT",
+        JoinType::LeftAnti => "EXCEPT",
+        _ => "JOIN/USING",
+    };
+    join.on.iter().enumerate().find_map(|(i, (left, right))| {
+        let (a, b) = (left.get_type(join.left.schema()).ok()?, right.get_type(join.right.schema()).ok()?);
+        if what != "JOIN/USING" && (is_open(&join.left, i) || is_open(&join.right, i)) {
+            return None;
+        }
+        let name = tidewater_catalogs_system::type_name;
+        if texts(&a, &b) || texts(&b, &a) {
+            let message = format!("{what} types {} and {} cannot be matched", name(&a), name(&b));
+            return Some(SqlError::new(SqlState::TYPE_MISMATCH, message).with_hint("Cast one to the other."));
+        }
+        let exact = |t: &DataType| matches!(t, DataType::Decimal128(..));
+        (exact(&a) && b.is_floating() || a.is_floating() && exact(&b)).then(|| {
+            SqlError::unsupported(format!("{what} of {} and {} is not supported", name(&a), name(&b)))
+                .with_hint("Cast the numeric to double precision.")
+        })
+    })
+}
+
 fn check_expr(expr: &Expr) -> Option<SqlError> {
     match expr {
+        Expr::SetComparison(c) if !c.subquery.outer_ref_columns.is_empty() => Some(
+            SqlError::unsupported(format!(
+                "{} {} over a subquery that depends on the row outside is not supported",
+                c.op, c.quantifier
+            ))
+            .with_hint("Write EXISTS (SELECT … WHERE …), or compare with its min() or max()."),
+        ),
         Expr::SimilarTo(_) => Some(
             SqlError::unsupported("SIMILAR TO is not supported").with_hint("Use LIKE, or ~ with a regular expression."),
         ),

@@ -90,7 +90,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
     let TableObject::TableName(object) = &insert.table else {
         return Err(SqlError::unsupported("INSERT INTO a function is not supported"));
     };
-    let (shown, target) = super::change::find_writable(ctx, object).await?;
+    let (shown, target) = super::change::find_target(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
         Writable::Table(table) => table.info().schema.fields().iter().cloned().collect(),
         Writable::Stream(stream) => stream

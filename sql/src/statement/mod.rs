@@ -1,5 +1,6 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
+mod alter_table;
 mod catalog;
 mod change;
 mod connection;
@@ -110,6 +111,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
+        Statement::AlterTable(alter) => alter_table::alter_table(ctx, alter).await,
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
         Statement::Show(what) => show::show(ctx, what).await,
@@ -166,6 +168,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::CreateStream(_) => "CREATE STREAM",
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",
+        Statement::AlterTable(alter) => alter.tag,
         Statement::ReplayDlq(_) => "REPLAY DLQ",
         Statement::Drop(_) => "DROP",
     })
@@ -184,9 +187,6 @@ fn refused(statement: &ast::Statement) -> SqlError {
         }
         S::CreateTable(_) => {
             ("this form of CREATE TABLE", "Write CREATE TABLE name (column type, …) or CREATE TABLE name AS SELECT ….")
-        }
-        S::AlterTable(_) => {
-            ("ALTER TABLE", "Create a new table with the columns you need and fill it with INSERT … SELECT.")
         }
         S::CreateIndex(_) => (
             "CREATE INDEX",

@@ -47,20 +47,24 @@ pub(super) enum Writable {
 }
 
 /// The table or stream that a statement writes to, and its name as the statement has it.
-pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectName) -> Result<(String, Writable)> {
+pub(super) async fn find_target(ctx: &StatementContext<'_>, object: &ObjectName) -> Result<(String, Writable)> {
     let name = Name::from_object_name(object).ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
+    let place = object.0.first().and_then(|p| p.as_ident()).map(|ident| ident.span.start);
+    find_writable(ctx, &name).await.map_err(|mut e| {
+        if e.state == SqlState::UNDEFINED_TABLE {
+            e.position = place.and_then(|at| ctx.statement.position(at));
+        }
+        e
+    })
+}
+
+pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Result<(String, Writable)> {
     let shown = name.0.join(".");
     let denied = || {
         SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{shown}\" belongs to the server"))
     };
-    let found = match relation::find(ctx.engine, ctx.settings, &name).await? {
-        None => {
-            let mut error = SqlError::undefined_table(&shown);
-            if let Some(ident) = object.0.first().and_then(|p| p.as_ident()) {
-                error.position = ctx.statement.position(ident.span.start);
-            }
-            return Err(error);
-        }
+    let found = match relation::find(ctx.engine, ctx.settings, name).await? {
+        None => return Err(SqlError::undefined_table(&shown)),
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
         Some(Relation::Table(found)) => Writable::Table(found.table),
@@ -168,7 +172,7 @@ async fn begin(
     let TableFactor::Table { name, alias, args: None, .. } = statement.target()? else {
         return Err(SqlError::unsupported("the target of the statement must be a table"));
     };
-    let (shown, found) = find_writable(ctx, name).await?;
+    let (shown, found) = find_target(ctx, name).await?;
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
             .with_detail("The records of a topic cannot be changed.")
