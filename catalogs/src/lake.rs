@@ -8,7 +8,10 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{Alteration, AnchorState, ChangeKind, CommitTable, Error, Result, TableChange, TableName};
+use crate::{
+    Alteration, AnchorState, ChangeKind, CommitTable, Error, Result, Retention, TableChange, TableCompaction,
+    TableName, Vacuumed,
+};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +128,12 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// Takes all rows out and puts those of `input` in, in one snapshot, on the newest state. `here`: `Conflict` where that
+    /// is another one than this.
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+        let _ = (input, here);
+        Err(Error::unsupported(format!("table \"{}\" cannot be overwritten", self.info().name)))
+    }
     /// Carries out all alterations in one commit, or none, on the newest state. `Conflict`: rows came that must be looked
     /// at first.
     async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
@@ -134,6 +143,16 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Flows that keep the table up to date, running or not.
     fn flows(&self) -> Vec<String> {
         Vec::new()
+    }
+    /// Writes files of this state anew, where at least `least_files` small ones become one.
+    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+        let _ = least_files;
+        Err(Error::unsupported(format!("files of \"{}\" cannot be written anew", self.info().name)))
+    }
+    /// Drops old snapshots, and removes files that none names; with `dry_run`, only tells.
+    async fn vacuum(&self, retention: Retention, dry_run: bool) -> Result<Vacuumed> {
+        let _ = (retention, dry_run);
+        Err(Error::unsupported(format!("files of \"{}\" cannot be removed", self.info().name)))
     }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

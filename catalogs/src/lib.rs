@@ -17,13 +17,14 @@ mod definition;
 mod error;
 mod flow_status;
 mod lake;
+mod maintenance;
 mod names;
 mod offsets;
 mod scan_memory;
 mod stream;
 
 pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
-pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange};
+pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange, TargetRows};
 pub use commit::{
     Anchor, AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Epoch, StagedFile, StagedFiles,
     StagingWriter, TableHead,
@@ -35,6 +36,7 @@ pub use lake::{
     BlobStore, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo,
     StagedTable, TableInfo, Transform,
 };
+pub use maintenance::{Compacted, Retention, TableCompaction, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
 pub use scan_memory::{announce_scan_memory, scan_memory};

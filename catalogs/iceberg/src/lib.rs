@@ -23,9 +23,11 @@ mod catalog;
 mod certify;
 mod change;
 mod commit;
+mod compact;
 mod connector;
 mod defaults;
 mod error;
+mod in_flight;
 mod lake;
 mod new_table;
 mod pointers;
@@ -39,6 +41,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod unseen;
+mod vacuum;
 mod writer;
 
 pub use blobs::WarehouseBlobs;

@@ -7,8 +7,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
 use tidewater_catalogs::{
-    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, PartitionField, Result, SnapshotInfo,
-    StagedFiles, StagingWriter, TableChange, TableInfo, Transform,
+    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, PartitionField, Result, Retention, SnapshotInfo,
+    StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo, Transform, Vacuumed,
 };
 use uuid::Uuid;
 
@@ -16,11 +16,13 @@ use crate::alter;
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
-use crate::commit::{Base, Change, Staged, stage};
+use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::compact::Compaction;
 use crate::lake::Lake;
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
+use crate::vacuum;
 use crate::writer::{FileWriter, from_staged};
 
 /// One loaded state of a table, for SQL.
@@ -80,6 +82,42 @@ impl Commit for Append<'_> {
     }
 }
 
+/// Files that come in the place of all that is there.
+struct Overwrite<'a> {
+    table: &'a IcebergTable,
+    commit: Uuid,
+    files: StagedFiles,
+    /// Where the new rows were made of the old ones.
+    here: bool,
+}
+
+#[async_trait]
+impl Commit for Overwrite<'_> {
+    async fn stage(&self, base: &Base) -> Result<Staged> {
+        let (metadata, began) = (&base.state.metadata, &self.table.state.metadata);
+        if self.here && metadata.current_snapshot_id() != began.current_snapshot_id() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "could not serialize access due to a concurrent change of the table",
+            )
+            .with_hint("Run the statement again."));
+        }
+        let add: Vec<_> = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?;
+        if metadata.current_schema_id() != began.current_schema_id() {
+            no_nulls(metadata, &add)?;
+        }
+        let change = Change {
+            operation: if add.is_empty() { Operation::Delete } else { Operation::Overwrite },
+            commit: self.commit,
+            add,
+            remove: Removal::All,
+            summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            ..Change::default()
+        };
+        stage(base, change, self.table.lake.now_ms()).await
+    }
+}
+
 /// A column may have become NOT NULL since the rows were written.
 fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
     let required = metadata.current_schema().as_struct().fields().iter();
@@ -110,6 +148,7 @@ impl LakeTable for IcebergTable {
 
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
         let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
         let files = self.stage_rows(commit, input).await?;
         let rows = files.rows();
         if rows > 0 {
@@ -127,6 +166,28 @@ impl LakeTable for IcebergTable {
 
     fn flows(&self) -> Vec<String> {
         anchor::flows(&self.state.metadata).map(str::to_owned).collect()
+    }
+
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+        let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
+        let files = match input {
+            Some(input) => self.stage_rows(commit, input).await?,
+            None => StagedFiles::default(),
+        };
+        let rows = files.rows();
+        let overwrite = Overwrite { table: self, commit, files, here };
+        let done = attempts::commit(&self.lake, &self.state, commit, &overwrite).await;
+        done.map_err(|e| e.with_context("table", &self.state.name))?;
+        Ok(rows)
+    }
+
+    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
+    }
+
+    async fn vacuum(&self, retention: Retention, dry_run: bool) -> Result<Vacuumed> {
+        vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

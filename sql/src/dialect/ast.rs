@@ -99,6 +99,8 @@ pub enum Statement {
     Explain(Explain),
     Subscribe(Box<Subscribe>),
     ReplayDlq(Box<ReplayDlq>),
+    Optimize(Box<Optimize>),
+    Vacuum(Vacuum),
     /// COPY (…) TO STDOUT of a query or a SUBSCRIBE.
     CopyOut(Box<Statement>),
 }
@@ -265,6 +267,28 @@ pub struct CreateStreamingTable {
     pub query: Box<Query>,
     /// The query as it was written.
     pub query_text: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Optimize {
+    pub name: Name,
+    /// Files that may hold such rows.
+    pub filter: Option<Expr>,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vacuum {
+    pub name: Name,
+    pub retain: Option<RetainFor>,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetainFor {
+    /// An interval.
+    Age(String),
+    Snapshots(u64),
 }
 
 /// What is carried out together, or not at all.

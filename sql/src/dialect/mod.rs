@@ -20,6 +20,7 @@ mod display;
 mod distinct;
 mod errors;
 mod look;
+mod maintain;
 mod markers;
 mod options;
 mod refusals;

@@ -4,7 +4,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::ast::{ParsedStatement, Statement};
 use super::cursor::Cursor;
 use super::errors::{At, from_tokenizer};
-use super::{DIALECT, alter, create, look, markers, refusals, replay, subscribe, text};
+use super::{DIALECT, alter, create, look, maintain, markers, refusals, replay, subscribe, text};
 use crate::{SqlError, SqlState};
 
 /// Longest text that is parsed, in bytes.
@@ -98,6 +98,9 @@ pub(super) fn statement(c: &mut Cursor<'_>) -> Result<Statement, Box<At>> {
         return Ok(s);
     }
     if let Some(s) = look::parse(c)? {
+        return Ok(s);
+    }
+    if let Some(s) = maintain::parse(c)? {
         return Ok(s);
     }
     if let Some(s) = replay::parse(c)? {

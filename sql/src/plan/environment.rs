@@ -17,6 +17,7 @@ use super::functions;
 use super::lateral::LateralUnnest;
 use super::literals::QuotedLiterals;
 use super::operators::PostgresOperators;
+use super::rows::FloatRows;
 use super::types::PostgresTypes;
 use super::zeros::UnsignedKeys;
 use crate::SqlError;
@@ -50,6 +51,7 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(DateIntervals));
     rules.insert(0, Arc::new(QuotedLiterals));
+    rules.insert(0, Arc::new(FloatRows));
     rules.push(Arc::new(PostgresCasts));
     rules.push(Arc::new(UnsignedKeys));
     let mut state = SessionStateBuilder::new()

@@ -41,6 +41,7 @@ mod quantified;
 mod query;
 pub(crate) mod relation;
 pub(crate) mod rewrite;
+mod rows;
 mod scope;
 mod single_value;
 mod stream_scan;

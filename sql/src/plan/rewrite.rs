@@ -318,6 +318,11 @@ fn column_alias(alias: &mut Option<TableAlias>, function: &str) {
     }
 }
 
+/// `= ANY (SELECT …)` is IN, `<> ALL (SELECT …)` is NOT IN.
+fn among(value: &Expr, subquery: &Query, negated: bool) -> Expr {
+    Expr::InSubquery { expr: Box::new(value.clone()), subquery: Box::new(subquery.clone()), negated }
+}
+
 fn expr_forms(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::AtTimeZone { .. } => {
@@ -325,6 +330,16 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             {
                 *expr = call("timezone", vec![*time_zone, *timestamp]);
             }
+        }
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. }
+            if let Expr::Subquery(subquery) = right.as_ref() =>
+        {
+            *expr = among(left, subquery, false);
+        }
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right }
+            if let Expr::Subquery(subquery) = right.as_ref() =>
+        {
+            *expr = among(left, subquery, true);
         }
         Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
             if let Expr::AnyOp { left, compare_op, right, .. } = expr {
@@ -501,7 +516,7 @@ pub(super) fn is_aggregate(expr: &Expr) -> bool {
         if f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| NAMES.contains(&fold(i).as_str())))
 }
 
-pub(super) fn number(n: &str) -> Expr {
+pub(crate) fn number(n: &str) -> Expr {
     Expr::Value(Value::Number(n.to_owned(), false).into())
 }
 

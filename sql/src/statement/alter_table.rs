@@ -6,17 +6,14 @@ use futures::StreamExt;
 use std::sync::Arc;
 use tidewater_catalogs::{Alteration, DefinitionKind, Error, ErrorKind, LakeTable};
 
-use super::change::{Writable, find_writable};
-use super::streaming_table::detached;
+use super::change::{RUNS, Writable, find_writable};
 use crate::dialect::AlterTable;
 use crate::error::Result;
 use crate::plan::{Planned, Planner, Purpose};
 use crate::run;
+use crate::run::detached;
 use crate::session::{Notice, Outcome, StatementContext};
 use crate::{SqlError, SqlState};
-
-/// How often rows are looked at anew because others came meanwhile.
-const RUNS: u32 = 10;
 
 pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) -> Result<Outcome> {
     let mut runs = 0;

@@ -11,6 +11,7 @@ mod dry_run;
 mod explain;
 mod flow;
 mod insert;
+mod optimize;
 mod replay;
 mod schema;
 mod secret;
@@ -21,6 +22,8 @@ mod stream;
 mod streaming_table;
 mod subscribe;
 mod transaction;
+mod truncate;
+mod vacuum;
 
 use arrow::datatypes::DataType;
 use sqlparser::ast;
@@ -81,6 +84,8 @@ pub(crate) async fn describe(
         Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
         Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
         Statement::ReplayDlq(_) => Ok((Vec::new(), Some(replay::columns()))),
+        Statement::Optimize(_) => Ok((Vec::new(), Some(optimize::columns()))),
+        Statement::Vacuum(_) => Ok((Vec::new(), Some(vacuum::columns()))),
         _ => none,
     }
 }
@@ -96,6 +101,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
             ast::Statement::Delete(delete) => change::execute(ctx, delete, prepared).await,
             ast::Statement::Update(update) => change::execute(ctx, update, prepared).await,
             ast::Statement::Merge(merge) => change::execute(ctx, merge, prepared).await,
+            ast::Statement::Truncate(truncate) => truncate::truncate(ctx, truncate).await,
             ast::Statement::ShowVariable { variable } => set::show(ctx, variable),
             ast::Statement::Deallocate { .. } => Ok(Outcome::done("DEALLOCATE")),
             other => Err(refused(other)),
@@ -113,6 +119,8 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
         Statement::AlterTable(alter) => alter_table::alter_table(ctx, alter).await,
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
+        Statement::Optimize(what) => optimize::optimize(ctx, what).await,
+        Statement::Vacuum(what) => vacuum::vacuum(ctx, what).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
         Statement::Show(what) => show::show(ctx, what).await,
         Statement::ShowCreate(what) => show::show_create(ctx, what).await,
@@ -148,6 +156,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
             ast::Statement::Delete(_) => "DELETE",
             ast::Statement::Update(_) => "UPDATE",
             ast::Statement::Merge(_) => "MERGE",
+            ast::Statement::Truncate(_) => "TRUNCATE",
             _ => return None,
         },
         Statement::ValidateConnection(_)
@@ -170,6 +179,8 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::AlterFlow(_) => "ALTER FLOW",
         Statement::AlterTable(alter) => alter.tag,
         Statement::ReplayDlq(_) => "REPLAY DLQ",
+        Statement::Optimize(_) => "OPTIMIZE",
+        Statement::Vacuum(_) => "VACUUM",
         Statement::Drop(_) => "DROP",
     })
 }
@@ -178,7 +189,6 @@ fn writes(statement: &Statement) -> Option<&'static str> {
 fn refused(statement: &ast::Statement) -> SqlError {
     use ast::Statement as S;
     let (what, hint) = match statement {
-        S::Truncate(_) => ("TRUNCATE", "DELETE FROM table takes all rows out."),
         S::CreateView(_) => {
             ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS.")
         }

@@ -18,7 +18,7 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
-use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG};
+use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableChange};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::insert;
@@ -38,7 +38,7 @@ enum Turn {
 }
 
 /// How often a statement is run anew because the table was changed meanwhile.
-const RUNS: u32 = 10;
+pub(super) const RUNS: u32 = 10;
 
 /// What rows can be written to.
 pub(super) enum Writable {
@@ -71,6 +71,16 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
     Ok((shown, found))
+}
+
+/// The table of that name.
+pub(super) async fn find_table_named(ctx: &StatementContext<'_>, name: &Name) -> Result<Arc<dyn LakeTable>> {
+    match find_writable(ctx, name).await? {
+        (_, Writable::Table(table)) => Ok(table),
+        (shown, Writable::Stream(_)) => {
+            Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table")))
+        }
+    }
 }
 
 /// A statement that changes rows.
@@ -130,14 +140,14 @@ pub(super) struct Compiled {
 type Arrange = Box<dyn Fn(LogicalPlan, &Schema) -> Result<LogicalPlan> + Send + Sync>;
 
 /// `SELECT … FROM …`, to be filled in.
-fn empty() -> Select {
+pub(super) fn empty() -> Select {
     let mut select = rewrite::select_all(ObjectName(vec![]));
     select.from = Vec::new();
     select.projection = Vec::new();
     select
 }
 
-fn query(select: Select) -> Query {
+pub(super) fn query(select: Select) -> Query {
     Query {
         with: None,
         body: Box::new(SetExpr::Select(Box::new(select))),
@@ -157,18 +167,18 @@ fn named(expr: ast::Expr, alias: impl Into<String>) -> SelectItem {
 }
 
 struct Begun {
+    change: Arc<dyn TableChange>,
     target: Target,
     shape: Shape,
     compiled: Compiled,
     params: Vec<Option<DataType>>,
 }
 
-async fn begin(
+/// The table that the statement names, as the statement has it, and what it calls it.
+async fn find_table(
     ctx: &StatementContext<'_>,
     statement: &(impl ChangesRows + Sync),
-    given: &[Option<DataType>],
-) -> Result<Begun> {
-    statement.refuse()?;
+) -> Result<(Arc<dyn LakeTable>, String, TableAlias)> {
     let TableFactor::Table { name, alias, args: None, .. } = statement.target()? else {
         return Err(SqlError::unsupported("the target of the statement must be a table"));
     };
@@ -189,7 +199,18 @@ async fn begin(
             TableAlias { explicit: true, name: own, columns: Vec::new() }
         }
     };
-    let target = Target { change: table.change(statement.kind())?, table };
+    Ok((table, shown, alias))
+}
+
+async fn begin(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+    given: &[Option<DataType>],
+) -> Result<Begun> {
+    statement.refuse()?;
+    let (table, shown, alias) = find_table(ctx, statement).await?;
+    let change = table.change(statement.kind())?;
+    let target = Target { rows: change.clone(), table };
     let shape = Shape { shown, schema: target.table.info().schema.clone(), alias };
     let compiled = statement.compile(ctx, &shape)?;
     let mut params = given.to_vec();
@@ -197,7 +218,7 @@ async fn begin(
     for (cell, to) in &compiled.cells {
         insert::cell_parameter(cell, to, &mut params);
     }
-    Ok(Begun { target, shape, compiled, params })
+    Ok(Begun { change, target, shape, compiled, params })
 }
 
 pub(super) async fn describe(
@@ -221,8 +242,8 @@ pub(super) async fn execute(
     let mut runs = 0;
     loop {
         runs += 1;
-        let (target, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
-            let table = begin(ctx, statement, &types).await?.target.table;
+        let (change, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let (table, ..) = find_table(ctx, statement).await?;
             let lock = ctx.engine.lock_of(table.info().uuid);
             // Once it was overtaken, the others of this server wait for it.
             let turn =
@@ -237,12 +258,12 @@ pub(super) async fn execute(
             let schema = answer(&begun.shape.schema, wide);
             let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
             let rows = without_nulls(stream, begun.shape.schema.clone(), begun.shape.shown.clone());
-            Ok((begun.target, rows, turn))
+            Ok((begun.change, rows, turn))
         })
         .await?;
-        let (change, repeated) = (target.change, statement.repeated());
+        let repeated = statement.repeated();
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        let done = super::streaming_table::detached(ctx, async move {
+        let done = run::detached(ctx, async move {
             let done = change.apply(rows, repeated).await;
             drop(turn);
             Ok(done?)
