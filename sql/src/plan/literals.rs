@@ -7,7 +7,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Case, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
 };
@@ -15,7 +15,7 @@ use datafusion::optimizer::AnalyzerRule;
 
 use super::one_type::{self, conditions, floats, lengths, no_operator};
 use super::types::timestamptz;
-use super::{casts, interval, numeric, quantified, walk, zeros};
+use super::{casts, interval, interval_part, numeric, quantified, row_key, walk, zeros};
 use crate::{SqlError, SqlState};
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             } else if let Some(refused) = no_operator(&b, schema) {
                 return Err(refused.into());
             } else if !floats(&mut [&mut *b.left, &mut *b.right], schema)
-                && !lengths(&mut b.left, &mut b.right, schema)
+                && !lengths(&mut [&mut *b.left, &mut *b.right], schema)
                 && !zeros::unsigned(&mut b, schema)
             {
                 return Ok(Transformed::no(Expr::BinaryExpr(b)));
@@ -67,7 +67,8 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             if let Some(high) = high {
                 *between.high = high;
             }
-            changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
+            let all = &mut [&mut *between.expr, &mut *between.low, &mut *between.high];
+            changed |= floats(all, schema) || lengths(all, schema);
             changed |= zeros::listed(&mut between.expr, [between.low.as_ref(), between.high.as_ref()], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
@@ -87,7 +88,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             }
             let mut all = vec![&mut *list.expr];
             all.extend(&mut list.list);
-            changed |= floats(&mut all, schema);
+            changed |= floats(&mut all, schema) || lengths(&mut all, schema);
             changed |= zeros::listed(&mut list.expr, &list.list, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
         }
@@ -113,6 +114,10 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             Transformed::new_transformed(Expr::SetComparison(found), changed)
         }
         Expr::Cast(cast) => match (cast.expr.as_ref(), &cast.data_type) {
+            (Expr::Literal(ScalarValue::Utf8(Some(text)), _), to) if to.is_numeric() && text.trim() != text => {
+                let trimmed = Expr::Literal(ScalarValue::Utf8(Some(text.trim().to_owned())), None);
+                typed(datafusion::logical_expr::cast(trimmed, to.clone()), schema)?
+            }
             (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Float64 | DataType::Float32)
                 if !fits(text, &cast.data_type) =>
             {
@@ -131,6 +136,15 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             _ => Transformed::no(Expr::Cast(cast)),
         },
         Expr::ScalarFunction(f) if let Some(refusal) = differs(&f, schema) => return Err(refusal.into()),
+        Expr::ScalarFunction(mut f)
+            if f.name() == "date_part" && f.args.get(1).is_some_and(|a| is_interval(a, schema)) =>
+        {
+            let (Some(interval), Some(Expr::Literal(part, _))) = (f.args.pop(), f.args.first()) else {
+                return Err(SqlError::unsupported("extract() of a part that is not a literal").into());
+            };
+            Transformed::yes(interval_part::of(part.try_as_str().flatten().unwrap_or_default(), interval)?)
+        }
+        Expr::AggregateFunction(f) => aggregate(f, schema),
         Expr::ScalarFunction(f) if f.name() == quantified::NAME => match quantified::resolve(&f, schema)? {
             // What was written out is a comparison with literals of its own.
             Some(Expr::InList(list)) => Transformed::yes(typed(Expr::InList(list), schema)?.data),
@@ -165,7 +179,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
                 changed |= one_type::with_default(value, default, schema)?;
             }
             for key in params.partition_by.iter_mut().chain(params.order_by.iter_mut().map(|sort| &mut sort.expr)) {
-                changed |= zeros::key(key, schema);
+                changed |= zeros::key(key, schema) || one_type::sort_key(key, schema);
             }
             Transformed::new_transformed(Expr::WindowFunction(w), changed)
         }
@@ -191,6 +205,34 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
         }
         other => Transformed::no(other),
     })
+}
+
+fn aggregate(mut f: AggregateFunction, schema: &DFSchemaRef) -> Transformed<Expr> {
+    let mut changed = false;
+    // Rows for which the condition is unknown do not count; counting groups, the engine takes them.
+    if let Some(filter) = &mut f.params.filter
+        && !matches!(filter.as_ref(), Expr::IsTrue(_))
+        && filter.nullable(schema.as_ref()).unwrap_or(true)
+    {
+        **filter = Expr::IsTrue(Box::new(filter.as_ref().clone()));
+        changed = true;
+    }
+    if f.params.distinct && f.func.name() == "count" {
+        for arg in &mut f.params.args {
+            if matches!(arg.get_type(schema.as_ref()), Ok(DataType::Struct(_))) {
+                *arg = row_key::of(arg.clone());
+                changed = true;
+            }
+        }
+    }
+    for sort in &mut f.params.order_by {
+        changed |= one_type::sort_key(&mut sort.expr, schema);
+    }
+    Transformed::new_transformed(Expr::AggregateFunction(f), changed)
+}
+
+fn is_interval(expr: &Expr, schema: &DFSchemaRef) -> bool {
+    matches!(expr.get_type(schema.as_ref()), Ok(DataType::Interval(_) | DataType::Duration(_)))
 }
 
 fn short_booleans(mut f: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
@@ -231,17 +273,34 @@ fn differs(f: &ScalarFunction, schema: &DFSchemaRef) -> Option<SqlError> {
             SqlError::unsupported("length() of bytea is not supported yet")
                 .with_hint("Write length(encode(value, 'hex')) / 2."),
         ),
-        "date_part" if matches!(of(1), Some(DataType::Interval(_))) => {
-            let Some(Expr::Literal(part, _)) = f.args.first() else { return None };
-            let fraction = part.try_as_str().flatten().is_some_and(|p| p.to_lowercase().contains("second"));
-            fraction.then(|| {
-                SqlError::unsupported("seconds of an interval are not supported yet")
-                    .with_detail("Their fraction would be lost.")
-                    .with_hint("Use extract(epoch FROM …).")
-            })
+        "greatest" | "least" if (0..f.args.len()).any(|i| matches!(of(i), Some(DataType::Interval(_)))) => {
+            Some(no_interval(&format!("{}()", f.name())))
         }
+        "concat" | "concat_ws" if (0..f.args.len()).any(|i| of(i).is_some_and(|t| t.is_nested())) => Some(
+            SqlError::unsupported(format!("{}() of arrays and rows is not supported yet", f.name()))
+                .with_hint("Use array_to_string(array, ',')."),
+        ),
+        "array_to_string" => match of(0) {
+            Some(DataType::List(item))
+                if matches!(item.data_type(), DataType::Boolean | DataType::Timestamp(..) | DataType::Time64(_))
+                    || item.data_type().is_floating()
+                    || item.data_type().is_nested() =>
+            {
+                Some(
+                    SqlError::unsupported("array_to_string() of such elements is not supported yet")
+                        .with_hint("Cast the elements to text first."),
+                )
+            }
+            _ => None,
+        },
         _ => None,
     }
+}
+
+pub(super) fn no_interval(what: &str) -> SqlError {
+    SqlError::unsupported(format!("{what} of intervals is not supported yet"))
+        .with_detail("1 month and 30 days are the same there, and are told apart by the engine.")
+        .with_hint("Use extract(epoch FROM …), or the difference of two timestamps.")
 }
 
 /// Functions that bring their arguments to one type.
@@ -261,7 +320,7 @@ fn is_comparison(op: &Operator) -> bool {
 pub(super) fn like(literal: &Expr, other: &Expr, schema: &DFSchemaRef) -> Result<Option<Expr>> {
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
     match other.get_type(schema.as_ref()) {
-        Ok(t) if t.is_numeric() || t == DataType::Boolean => Ok(value(text, &t)?.map(lit)),
+        Ok(t) if t.is_numeric() || matches!(t, DataType::Boolean | DataType::Binary) => Ok(value(text, &t)?.map(lit)),
         _ => Ok(None),
     }
 }
@@ -280,6 +339,7 @@ pub(super) fn value(text: &str, to: &DataType) -> Result<Option<ScalarValue>> {
             }
         }
         t if t.is_numeric() || *t == DataType::Boolean => read(trimmed, t),
+        DataType::Binary => Ok(bytes(text).map(|bytes| ScalarValue::Binary(Some(bytes)))),
         DataType::Utf8 => Ok(Some(ScalarValue::from(text))),
         DataType::Date32 | DataType::Timestamp(..) => {
             let read_as = casts::time_text(text);
@@ -300,6 +360,13 @@ fn fits(text: &str, float: &DataType) -> bool {
     let infinite = text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
     let zero = !digits.contains(|c: char| matches!(c, '1'..='9'));
     infinite || narrow.is_nan() || narrow.is_finite() && (narrow != 0.0 || zero)
+}
+
+/// `\\x1f`. None in another notation.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits: String = text.trim().strip_prefix("\\x")?.chars().filter(|c| !c.is_whitespace()).collect();
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 /// The elements of `{1,2}` in one type; nulls are of that type as well.

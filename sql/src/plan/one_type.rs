@@ -186,15 +186,29 @@ pub(super) fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
     true
 }
 
-/// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)
-pub(super) fn lengths(left: &mut Expr, right: &mut Expr, schema: &DFSchemaRef) -> bool {
-    let interval = |e: &Expr| matches!(e.get_type(schema.as_ref()), Ok(DataType::Interval(_)));
-    if !interval(left) || !interval(right) {
+/// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest; the
+/// time between two timestamps has neither months nor days to it.) True where something was changed.
+pub(super) fn lengths(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
+    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
+    let time = |t: &Option<DataType>| matches!(t, Some(DataType::Interval(_) | DataType::Duration(_)));
+    if !types.iter().all(time) || !types.iter().flatten().any(|t| matches!(t, DataType::Interval(_))) {
         return false;
     }
-    for side in [left, right] {
-        let whole = cast(side.clone(), DataType::Interval(IntervalUnit::MonthDayNano));
-        *side = interval_length().call(vec![whole]);
+    for expr in exprs {
+        **expr = length(expr);
     }
     true
+}
+
+/// An interval that is sorted by.
+pub(super) fn sort_key(expr: &mut Expr, schema: &DFSchema) -> bool {
+    let interval = matches!(expr.get_type(schema), Ok(DataType::Interval(_)));
+    if interval {
+        *expr = length(expr);
+    }
+    interval
+}
+
+fn length(interval: &Expr) -> Expr {
+    interval_length().call(vec![cast(interval.clone(), DataType::Interval(IntervalUnit::MonthDayNano))])
 }

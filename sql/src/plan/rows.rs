@@ -1,5 +1,6 @@
-//! UNION and VALUES of `double precision` and `numeric` are double precision. (The engine would make them numeric, and
-//! cut them to 15 digits behind the point.) Runs before type coercion.
+//! Rows that come together: UNION and VALUES of `double precision` and `numeric` are double precision (the engine would
+//! make them numeric, and cut them to 15 digits behind the point), arrays of one kind are of one type, and intervals are
+//! sorted by their length. Runs before type coercion.
 
 use std::sync::Arc;
 
@@ -11,12 +12,14 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, Values, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-#[derive(Debug)]
-pub(super) struct FloatRows;
+use super::one_type;
 
-impl AnalyzerRule for FloatRows {
+#[derive(Debug)]
+pub(super) struct TogetherRows;
+
+impl AnalyzerRule for TogetherRows {
     fn name(&self) -> &str {
-        "float_rows"
+        "together_rows"
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
@@ -25,6 +28,14 @@ impl AnalyzerRule for FloatRows {
             let node = match node {
                 LogicalPlan::Union(union) => union_rows(union)?,
                 LogicalPlan::Values(values) => value_rows(values)?,
+                LogicalPlan::Sort(mut sort) => {
+                    let schema = Arc::clone(sort.input.schema());
+                    let mut keys = false;
+                    for key in &mut sort.expr {
+                        keys |= one_type::sort_key(&mut key.expr, &schema);
+                    }
+                    Transformed::new_transformed(LogicalPlan::Sort(sort), keys)
+                }
                 other => Transformed::no(other),
             };
             changed |= node.transformed;
@@ -41,19 +52,35 @@ fn is_decimal(t: &DataType) -> bool {
 
 fn union_rows(union: Union) -> Result<Transformed<LogicalPlan>> {
     let types = |column: usize| union.inputs.iter().map(move |input| input.schema().field(column).data_type());
-    let mixed: Vec<usize> = (0..union.schema.fields().len())
-        .filter(|i| union.inputs.iter().all(|input| *i < input.schema().fields().len()))
-        .filter(|i| types(*i).any(DataType::is_floating) && types(*i).any(is_decimal))
-        .collect();
-    if mixed.is_empty() {
+    let mut wanted: Vec<Option<DataType>> = Vec::new();
+    for i in 0..union.schema.fields().len() {
+        let all = union.inputs.iter().all(|input| i < input.schema().fields().len());
+        let Some(first) = types(i).find(|t| **t != DataType::Null).filter(|_| all) else {
+            wanted.push(None);
+            continue;
+        };
+        let float = types(i).any(DataType::is_floating) && types(i).any(is_decimal);
+        // They differ in names inside.
+        let nested = first.is_nested() && types(i).any(|t| t != first && t.is_nested());
+        wanted.push(match (float, nested) {
+            (true, _) => Some(DataType::Float64),
+            (_, true) => Some(first.clone()),
+            _ => None,
+        });
+    }
+    if wanted.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
     }
     let inputs = union.inputs.iter().map(|input| {
         let columns = input.schema().columns().into_iter().enumerate().map(|(i, column)| {
             let (relation, name) = (column.relation.clone(), column.name.clone());
-            let decimal = mixed.contains(&i) && is_decimal(input.schema().field(i).data_type());
+            let from = input.schema().field(i).data_type();
+            let to = wanted.get(i).and_then(Option::as_ref).filter(|to| *to != from && !from.is_floating());
             let column = Expr::Column(column);
-            if decimal { cast(column, DataType::Float64).alias_qualified(relation, name) } else { column }
+            match to {
+                Some(to) => cast(column, to.clone()).alias_qualified(relation, name),
+                None => column,
+            }
         });
         let columns: Vec<Expr> = columns.collect();
         Ok(Arc::new(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?))
