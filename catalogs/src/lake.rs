@@ -8,7 +8,9 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
-use crate::{AnchorState, ChangeKind, CommitTable, Error, Result, TableChange, TableName};
+use crate::{
+    AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Result, TableChange, TableName, TableVersion,
+};
 
 /// Iceberg spec, "Partition Transforms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,22 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     }
     /// Reads the current snapshot of this state.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
+    /// Reads another version of the table: a branch with the table's columns, all else with the columns of its
+    /// snapshot (Iceberg spec, "Snapshot References"). `NotFound` where there is no such snapshot or reference,
+    /// `InvalidInput` for a time before the first one.
+    async fn provider_at(&self, version: &TableVersion) -> Result<Arc<dyn TableProvider>> {
+        Err(Error::unsupported(format!("table \"{}\" has one version", self.info().name))
+            .with_context("version", version))
+    }
+    /// What this state tells of the table, or of a version of it.
+    async fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        version: Option<&TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let _ = version;
+        Err(Error::unsupported(format!("table \"{}\" has no table of its {}", self.info().name, kind.suffix())))
+    }
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;

@@ -20,6 +20,7 @@ mod names;
 mod offsets;
 mod scan_memory;
 mod stream;
+mod version;
 
 pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange};
 pub use commit::{
@@ -40,3 +41,4 @@ pub use stream::{
     ConnectionSpec, DecodedLetters, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn,
     StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
 };
+pub use version::{MetadataTable, TableVersion};

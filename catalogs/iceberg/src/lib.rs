@@ -26,6 +26,7 @@ mod connector;
 mod defaults;
 mod error;
 mod lake;
+mod metadata_tables;
 mod new_table;
 mod pointers;
 mod properties;
@@ -38,6 +39,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod unseen;
+mod version;
 mod writer;
 
 pub use blobs::WarehouseBlobs;

@@ -1,25 +1,27 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
+use iceberg::spec::{Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform};
 use tidewater_catalogs::{
-    AnchorState, ChangeKind, LakeTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange,
-    TableInfo, Transform,
+    AnchorState, ChangeKind, LakeTable, MetadataTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter,
+    TableChange, TableInfo, TableVersion, Transform,
 };
 use uuid::Uuid;
 
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
-use crate::commit::{Base, Change, Staged, stage};
+use crate::commit::{Base, Change, Staged, references, stage};
 use crate::lake::Lake;
+use crate::metadata_tables::{self, Told};
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
+use crate::version;
 use crate::writer::{FileWriter, from_staged};
 
 /// One loaded state of a table, for SQL.
@@ -39,6 +41,10 @@ impl IcebergTable {
     pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>) -> Result<Self> {
         let info = table_info(&state)?;
         Ok(Self { lake, state, info })
+    }
+
+    async fn references(&self) -> Result<HashMap<String, SnapshotReference>> {
+        references(&self.lake.base(Arc::clone(&self.state)).await?)
     }
 
     async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
@@ -85,6 +91,24 @@ impl LakeTable for IcebergTable {
 
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         scan::provider(Arc::clone(&self.state), None)
+    }
+
+    async fn provider_at(&self, version: &TableVersion) -> Result<Arc<dyn TableProvider>> {
+        let found = version::find(&self.state.name, &self.state.metadata, &self.references().await?, version)?;
+        scan::provider_of(Arc::clone(&self.state), found.snapshot, found.own_columns)
+    }
+
+    async fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        version: Option<&TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let (state, references) = (Arc::clone(&self.state), self.references().await?);
+        let snapshot = match version {
+            Some(version) => Some(version::find(&state.name, &state.metadata, &references, version)?.snapshot),
+            None => state.metadata.current_snapshot().cloned(),
+        };
+        metadata_tables::provider(kind, Told { state, references, snapshot })
     }
 
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {

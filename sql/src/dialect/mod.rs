@@ -29,6 +29,7 @@ mod subscribe;
 mod text;
 mod tree;
 mod types;
+mod versions;
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::ast::{ParsedStatement, Statement};
 use super::cursor::Cursor;
 use super::errors::{At, from_tokenizer};
-use super::{DIALECT, alter, create, look, markers, refusals, replay, subscribe, text};
+use super::{DIALECT, alter, create, look, markers, refusals, replay, subscribe, text, versions};
 use crate::{SqlError, SqlState};
 
 /// Longest text that is parsed, in bytes.
@@ -70,7 +70,7 @@ pub(crate) fn parse_type(text: &str) -> Result<sqlparser::ast::DataType, SqlErro
 
 /// `source` without semicolon; spans of `tokens` count from its beginning.
 fn parse_one(source: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, Box<At>> {
-    let tokens = table_query(markers::rewrite(source, tokens)?);
+    let tokens = table_query(markers::rewrite(source, versions::rewrite(tokens)?)?);
     let mut cursor = Cursor::new(source, tokens);
     let statement = statement(&mut cursor)?;
     cursor.expect_end()?;

@@ -368,7 +368,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "SELECT * FROM s WINDOW TUMBLING (SIZE 1 HOUR)",
         "SELECT * FROM s EMIT CHANGES",
         "SELECT * FROM a ASOF JOIN b MATCH_CONDITION (a.t >= b.t) ON a.id = b.id",
-        "SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-01'",
         "SELECT * FROM t FOR OFFSETS AS OF SNAPSHOT OF x",
         "CREATE STREAM s (a INT, WATERMARK FOR a AS a - INTERVAL '5 seconds')",
         "CREATE STREAM s (a INT, PRIMARY KEY (a))",

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use iceberg::TableRequirement;
 use iceberg::spec::{
-    MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
-    TableMetadataBuilder,
+    ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
 };
-use serde::Deserialize;
-use tidewater_catalogs::{Error, ErrorKind, Result};
+use tidewater_catalogs::{Error, Result};
 
 use super::anchor::{self, Descent};
 use super::manifests::read;
-use super::stage::{Base, Next, Staged, expired};
+use super::references::references;
+use super::stage::{Next, Staged, expired};
 use crate::error;
 use crate::lake::{Lake, Swap};
 use crate::properties as p;
@@ -101,25 +100,6 @@ async fn still_garbage(state: &TableState, known: &HashSet<i64>, garbage: Vec<St
         garbage.retain(|path| path != snapshot.manifest_list() && !named.contains(path));
     }
     Ok(garbage)
-}
-
-/// The crate keeps the references to itself, and they are part of the JSON.
-fn references(base: &Base) -> Result<HashMap<String, SnapshotReference>> {
-    #[derive(Deserialize)]
-    struct Only {
-        #[serde(default)]
-        refs: HashMap<String, SnapshotReference>,
-    }
-    let unreadable = |e: serde_json::Error| {
-        Error::new(ErrorKind::DataCorrupt, "cannot read the references of the table").with_source(e)
-    };
-    let metadata = base.json.as_ref().map_or(base.state.metadata.as_ref(), |json| json.frame());
-    let json = serde_json::to_vec(metadata).map_err(unreadable)?;
-    let mut refs = serde_json::from_slice::<Only>(&json).map_err(unreadable)?.refs;
-    if let (Some(id), false) = (metadata.current_snapshot_id(), refs.contains_key(MAIN_BRANCH)) {
-        refs.insert(MAIN_BRANCH.to_string(), SnapshotReference::new(id, SnapshotRetention::branch(None, None, None)));
-    }
-    Ok(refs)
 }
 
 /// Snapshots that no rule keeps: what tags name, what a branch still has to keep, and everything young stays.

@@ -9,6 +9,7 @@ mod forget;
 pub(crate) mod header;
 mod manifests;
 mod metadata_json;
+mod references;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use metadata_json::{MetadataJson, unpacked};
+pub(crate) use references::references;
 pub(crate) use stage::{Base, Change, Staged, metadata_file, stage};
 
 /// A table that flows commit to, bound to one uuid.

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 use super::insert;
 use crate::dialect::Name;
 use crate::error::Result;
-use crate::plan::relation::{self, Relation, StreamRelation};
+use crate::plan::relation::{self, Relation, StreamRelation, TableRelation};
 use crate::plan::{Planner, Purpose, TARGET, Target, parameters, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
@@ -63,6 +63,10 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectNam
         }
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
+        Some(Relation::Table(TableRelation { past: Some(past), .. })) => {
+            return Err(SqlError::unsupported(format!("{} of a table cannot be written to", past.version))
+                .with_hint("Write to the table itself."));
+        }
         Some(Relation::Table(found)) => Writable::Table(found.table),
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
@@ -165,9 +169,13 @@ async fn begin(
     given: &[Option<DataType>],
 ) -> Result<Begun> {
     statement.refuse()?;
-    let TableFactor::Table { name, alias, args: None, .. } = statement.target()? else {
+    let TableFactor::Table { name, alias, args: None, version, .. } = statement.target()? else {
         return Err(SqlError::unsupported("the target of the statement must be a table"));
     };
+    if version.is_some() {
+        return Err(SqlError::unsupported("rows of an old version of a table cannot be changed")
+            .with_hint("Leave FOR … AS OF out to change the current rows."));
+    }
     let (shown, found) = find_writable(ctx, name).await?;
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
