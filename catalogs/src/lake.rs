@@ -9,7 +9,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
 use crate::{
-    AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Result, TableChange, TableName, TableVersion,
+    AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result, TableChange, TableName,
+    TableVersion,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -122,6 +123,10 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = flow;
         AnchorState::Absent
     }
+    /// Flows that stand somewhere in this state.
+    fn flows(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Reads the current snapshot of this state.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
     /// Reads another version of the table: a branch with the table's columns, all else with the columns of its
@@ -143,6 +148,17 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// As [`Self::append`], to a branch other than main.
+    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
+        drop(input);
+        Err(Error::unsupported(format!("branch \"{branch}\" of \"{}\" cannot be written to", self.info().name)))
+    }
+    /// Changes branches and tags of the newest state, retrying while that is safe. `NotFound`, `AlreadyExists` and
+    /// `InvalidInput` say what is wrong with the references or snapshots that are named.
+    async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
+        let _ = change;
+        Err(Error::unsupported(format!("table \"{}\" has no branches and tags", self.info().name)))
+    }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {
         Err(Error::unsupported(format!("rows of \"{}\" cannot be changed", self.info().name))

@@ -18,6 +18,7 @@ mod flow_status;
 mod lake;
 mod names;
 mod offsets;
+mod reference;
 mod scan_memory;
 mod stream;
 mod version;
@@ -36,6 +37,7 @@ pub use lake::{
 };
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};
 pub use scan_memory::{announce_scan_memory, scan_memory};
 pub use stream::{
     ConnectionSpec, DecodedLetters, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn,

@@ -6,6 +6,8 @@ pub enum TableVersion {
     Snapshot(i64),
     /// A branch or a tag. Where there is none of the name and it is a number, the snapshot of that id.
     Reference(String),
+    Branch(String),
+    Tag(String),
     /// What was current then, in milliseconds since 1970.
     AsOf {
         timestamp_ms: i64,
@@ -17,6 +19,8 @@ impl fmt::Display for TableVersion {
         match self {
             Self::Snapshot(id) => write!(f, "snapshot {id}"),
             Self::Reference(name) => write!(f, "reference \"{name}\""),
+            Self::Branch(name) => write!(f, "branch \"{name}\""),
+            Self::Tag(name) => write!(f, "tag \"{name}\""),
             Self::AsOf { timestamp_ms } => match chrono::DateTime::from_timestamp_millis(*timestamp_ms) {
                 Some(at) => write!(f, "{}", at.format("%Y-%m-%d %H:%M:%S%.3f+00")),
                 None => write!(f, "{timestamp_ms} ms since 1970"),

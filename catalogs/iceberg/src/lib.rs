@@ -30,6 +30,7 @@ mod metadata_tables;
 mod new_table;
 mod pointers;
 mod properties;
+mod references;
 mod rest;
 pub mod scan;
 pub mod schema;

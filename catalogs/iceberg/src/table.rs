@@ -5,10 +5,12 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform};
+use iceberg::spec::{
+    MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
+};
 use tidewater_catalogs::{
-    AnchorState, ChangeKind, LakeTable, MetadataTable, PartitionField, Result, SnapshotInfo, StagedFiles, StagingWriter,
-    TableChange, TableInfo, TableVersion, Transform,
+    AnchorState, ChangeKind, LakeTable, MetadataTable, Moved, PartitionField, ReferenceChange, Result, SnapshotInfo,
+    StagedFiles, StagingWriter, TableChange, TableInfo, TableVersion, Transform,
 };
 use uuid::Uuid;
 
@@ -21,7 +23,7 @@ use crate::metadata_tables::{self, Told};
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
-use crate::version;
+use crate::version::{self, Found};
 use crate::writer::{FileWriter, from_staged};
 
 /// One loaded state of a table, for SQL.
@@ -47,6 +49,27 @@ impl IcebergTable {
         references(&self.lake.base(Arc::clone(&self.state)).await?)
     }
 
+    async fn find(&self, version: &TableVersion) -> Result<Found> {
+        let references = match version {
+            // Named without them, which have to be looked for in all of the metadata.
+            TableVersion::Snapshot(_) | TableVersion::AsOf { .. } => HashMap::new(),
+            _ => self.references().await?,
+        };
+        version::find(&self.state.name, &self.state.metadata, &references, version)
+    }
+
+    async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
+        let commit = Uuid::now_v7();
+        let files = self.stage_rows(commit, input).await?;
+        let rows = files.rows();
+        if rows > 0 {
+            let append = Append { lake: &self.lake, commit, files: &files, branch };
+            let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
+            done.map_err(|e| e.with_context("table", &self.state.name))?;
+        }
+        Ok(rows)
+    }
+
     async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
@@ -62,20 +85,31 @@ struct Append<'a> {
     lake: &'a Lake,
     commit: Uuid,
     files: &'a StagedFiles,
+    /// Main where none is given.
+    branch: Option<&'a str>,
 }
 
 #[async_trait]
 impl Commit for Append<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
         let metadata = &base.state.metadata;
+        if let Some(branch) = self.branch {
+            let branch = TableVersion::Branch(branch.to_owned());
+            version::find(&base.state.name, metadata, &references(base)?, &branch)?;
+        }
         let change = Change {
             operation: Operation::Append,
             commit: self.commit,
             add: self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            branch: self.branch.map(str::to_owned),
             ..Change::default()
         };
         stage(base, change, self.lake.now_ms()).await
+    }
+
+    fn branch(&self) -> &str {
+        self.branch.unwrap_or(MAIN_BRANCH)
     }
 }
 
@@ -89,12 +123,16 @@ impl LakeTable for IcebergTable {
         anchor::state(&self.state.metadata, flow)
     }
 
+    fn flows(&self) -> Vec<String> {
+        anchor::flows(&self.state.metadata).map(str::to_owned).collect()
+    }
+
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         scan::provider(Arc::clone(&self.state), None)
     }
 
     async fn provider_at(&self, version: &TableVersion) -> Result<Arc<dyn TableProvider>> {
-        let found = version::find(&self.state.name, &self.state.metadata, &self.references().await?, version)?;
+        let found = self.find(version).await?;
         scan::provider_of(Arc::clone(&self.state), found.snapshot, found.own_columns)
     }
 
@@ -103,24 +141,27 @@ impl LakeTable for IcebergTable {
         kind: MetadataTable,
         version: Option<&TableVersion>,
     ) -> Result<Arc<dyn TableProvider>> {
-        let (state, references) = (Arc::clone(&self.state), self.references().await?);
         let snapshot = match version {
-            Some(version) => Some(version::find(&state.name, &state.metadata, &references, version)?.snapshot),
-            None => state.metadata.current_snapshot().cloned(),
+            Some(version) => Some(self.find(version).await?.snapshot),
+            None => self.state.metadata.current_snapshot().cloned(),
         };
-        metadata_tables::provider(kind, Told { state, references, snapshot })
+        let references = match kind {
+            MetadataTable::Refs => self.references().await?,
+            _ => HashMap::new(),
+        };
+        metadata_tables::provider(kind, Told { state: Arc::clone(&self.state), references, snapshot })
     }
 
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
-        let commit = Uuid::now_v7();
-        let files = self.stage_rows(commit, input).await?;
-        let rows = files.rows();
-        if rows > 0 {
-            let append = Append { lake: &self.lake, commit, files: &files };
-            let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
-            done.map_err(|e| e.with_context("table", &self.state.name))?;
-        }
-        Ok(rows)
+        self.append_rows(None, input).await
+    }
+
+    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
+        self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input).await
+    }
+
+    async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
+        crate::references::change(&self.lake, &self.state, change).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

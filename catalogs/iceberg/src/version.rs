@@ -35,6 +35,14 @@ pub(crate) fn find(
                     .with_hint(format!("\"{}$refs\" lists those there are.", name.name)))
             }
         },
+        TableVersion::Branch(reference) => match references.get(reference).filter(|found| found.is_branch()) {
+            Some(found) => Ok(Found { own_columns: false, ..own(found.snapshot_id)? }),
+            None => Err(missing(name, version)),
+        },
+        TableVersion::Tag(reference) => match references.get(reference).filter(|found| !found.is_branch()) {
+            Some(found) => own(found.snapshot_id),
+            None => Err(missing(name, version)),
+        },
         TableVersion::AsOf { timestamp_ms } => {
             let current = metadata.history().iter().rfind(|entry| entry.timestamp_ms <= *timestamp_ms);
             match current {
@@ -43,6 +51,11 @@ pub(crate) fn find(
             }
         }
     }
+}
+
+fn missing(name: &TableName, version: &TableVersion) -> Error {
+    Error::not_found(format!("{version} of table \"{name}\" does not exist"))
+        .with_hint(format!("\"{}$refs\" lists those there are.", name.name))
 }
 
 fn before_the_first(name: &TableName, metadata: &TableMetadata, version: &TableVersion) -> Error {

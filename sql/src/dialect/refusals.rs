@@ -70,7 +70,6 @@ const REFUSED: &[Row] = &[
     (&["VACUUM"], "VACUUM is not supported yet", "Old snapshots are expired by the flow itself."),
     (&["APPLY", "YAML"], "APPLY YAML is not supported yet", "Write the statements in SQL."),
     (&["CANCEL", "QUERY"], "CANCEL QUERY is not supported yet", "Use SELECT pg_cancel_backend(pid)."),
-    (&["CALL"], "procedures are not supported yet", "Maintenance of tables runs inside their flows."),
     (&["CREATE", "POLICY"], "policies are not supported yet", "Query through a SELECT that filters."),
     (
         &["MERGE", "WITH", "SCHEMA", "EVOLUTION"],

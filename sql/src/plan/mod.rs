@@ -46,7 +46,7 @@ mod subqueries;
 mod sum;
 pub(crate) mod system;
 mod text_functions;
-mod time_travel;
+pub(crate) mod time_travel;
 mod typed_forms;
 pub(crate) mod types;
 mod walk;

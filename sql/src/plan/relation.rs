@@ -238,14 +238,18 @@ async fn reference(
     version: Option<&TableVersion>,
 ) -> Result<Option<Relation>> {
     let Some((last, base @ [_, ..])) = name.0.split_last() else { return Ok(None) };
-    let Some(reference) = last.strip_prefix("branch_").or_else(|| last.strip_prefix("tag_")) else { return Ok(None) };
+    let referenced = match (last.strip_prefix("branch_"), last.strip_prefix("tag_")) {
+        (Some(branch), _) => TableVersion::Branch(branch.to_owned()),
+        (None, Some(tag)) => TableVersion::Tag(tag.to_owned()),
+        (None, None) => return Ok(None),
+    };
     for candidate in candidates(settings, &Name(base.to_vec()))? {
         let Some(found @ Relation::Table(_)) = load(engine, &candidate).await? else { continue };
         if version.is_some() {
             return Err(SqlError::unsupported(format!("\"{last}\" is a version already"))
                 .with_hint("Name the table alone, or leave the clause out."));
         }
-        return at(found, &candidate.name, Some(&TableVersion::Reference(reference.to_owned()))).await.map(Some);
+        return at(found, &candidate.name, Some(&referenced)).await.map(Some);
     }
     Ok(None)
 }

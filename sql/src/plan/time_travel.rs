@@ -32,7 +32,9 @@ pub(super) async fn resolve(planner: &Planner<'_>, query: &mut Query) -> Result<
     for (n, (name, clause)) in clauses.into_iter().enumerate() {
         let version = match clause {
             Clause::VersionAsOf(expr) => version(&expr)?,
-            Clause::ForSystemTimeAsOf(expr) | Clause::TimestampAsOf(expr) => time(planner, expr).await?,
+            Clause::ForSystemTimeAsOf(expr) | Clause::TimestampAsOf(expr) => {
+                TableVersion::AsOf { timestamp_ms: millis(planner, expr).await? }
+            }
             Clause::Function(function) => return Err(SqlError::unsupported(format!("{function} is not supported"))),
         };
         let relation = relation::find_at(planner.engine, planner.settings, &name, Some(&version)).await?;
@@ -83,8 +85,15 @@ fn parameter() -> SqlError {
         .with_hint("Write the value into the statement.")
 }
 
+/// The instant of an expression that stands alone, in milliseconds since 1970.
+pub(crate) async fn instant_ms(planner: &Planner<'_>, expr: &Expr) -> Result<i64> {
+    let mut expr = cast_to_instant(expr.clone());
+    rewrite::expression(&mut expr)?;
+    millis(planner, expr).await
+}
+
 /// The instant that an expression means now, in the zone of the session.
-async fn time(planner: &Planner<'_>, expr: Expr) -> Result<TableVersion> {
+async fn millis(planner: &Planner<'_>, expr: Expr) -> Result<i64> {
     constant(&expr)?;
     let mut select = rewrite::select_all(ObjectName(Vec::new()));
     select.from = Vec::new();
@@ -112,8 +121,8 @@ async fn time(planner: &Planner<'_>, expr: Expr) -> Result<TableVersion> {
         arrow::array::Array::is_valid(column, 0).then(|| column.value(0))
     });
     match micros {
-        Some(micros) => Ok(TableVersion::AsOf { timestamp_ms: micros.div_euclid(1000) }),
-        None => Err(SqlError::new(SqlState::INVALID_PARAMETER, "the time in FOR … AS OF is null")),
+        Some(micros) => Ok(micros.div_euclid(1000)),
+        None => Err(SqlError::new(SqlState::INVALID_PARAMETER, "the time of a version is null")),
     }
 }
 
@@ -153,12 +162,15 @@ fn varies(what: &str) -> SqlError {
 /// Times are instants: a text or a wall clock is read in the zone of the session.
 pub(super) fn as_instant(clause: &mut Clause) {
     let (Clause::ForSystemTimeAsOf(expr) | Clause::TimestampAsOf(expr)) = clause else { return };
-    let time = std::mem::replace(expr, Expr::Value(Value::Null.into()));
-    *expr = Expr::Cast {
+    *expr = cast_to_instant(std::mem::replace(expr, Expr::Value(Value::Null.into())));
+}
+
+fn cast_to_instant(time: Expr) -> Expr {
+    Expr::Cast {
         kind: CastKind::Cast,
         expr: Box::new(time),
         data_type: DataType::Timestamp(None, TimezoneInfo::Tz),
         array: false,
         format: None,
-    };
+    }
 }

@@ -62,6 +62,10 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
         Writable::Table(table) => {
             super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?
         }
+        Writable::Branch(table, branch) => {
+            let append = async move { Ok(table.append_to_branch(&branch, stream).await?) };
+            super::streaming_table::detached(ctx, append).await?
+        }
         Writable::Stream(relation) => {
             super::streaming_table::detached(ctx, async move { produce(&relation, stream).await }).await?
         }
@@ -92,7 +96,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
     };
     let (shown, target) = super::change::find_writable(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
-        Writable::Table(table) => table.info().schema.fields().iter().cloned().collect(),
+        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.fields().iter().cloned().collect(),
         Writable::Stream(stream) => stream
             .definition
             .spec
@@ -136,7 +140,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
         }
     };
     let written = match &target {
-        Writable::Table(table) => table.info().schema.clone(),
+        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.clone(),
         Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
     Ok(Checked { target, name: shown, columns, written, source })

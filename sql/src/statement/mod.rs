@@ -1,5 +1,6 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
+mod call;
 mod catalog;
 mod change;
 mod connection;
@@ -10,6 +11,7 @@ mod dry_run;
 mod explain;
 mod flow;
 mod insert;
+mod reference;
 mod replay;
 mod schema;
 mod secret;
@@ -80,6 +82,7 @@ pub(crate) async fn describe(
         Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
         Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
         Statement::ReplayDlq(_) => Ok((Vec::new(), Some(replay::columns()))),
+        Statement::Call(what) => Ok((Vec::new(), Some(call::columns(what)?))),
         _ => none,
     }
 }
@@ -111,6 +114,8 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
+        Statement::AlterReference(alter) => reference::alter_reference(ctx, alter).await,
+        Statement::Call(what) => call::call(ctx, what).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
         Statement::Show(what) => show::show(ctx, what).await,
         Statement::ShowCreate(what) => show::show_create(ctx, what).await,
@@ -167,6 +172,8 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",
         Statement::ReplayDlq(_) => "REPLAY DLQ",
+        Statement::AlterReference(_) => "ALTER TABLE",
+        Statement::Call(_) => "CALL",
         Statement::Drop(_) => "DROP",
     })
 }

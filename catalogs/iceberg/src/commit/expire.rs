@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use iceberg::TableRequirement;
 use iceberg::spec::{
-    ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
+    MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
+    TableMetadataBuilder,
 };
-use tidewater_catalogs::{Error, Result};
+use tidewater_catalogs::{Error, FLOW_REFERENCE_PREFIX, Result};
 
 use super::anchor::{self, Descent};
 use super::manifests::read;
@@ -35,13 +36,18 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
     }
     let base = lake.base(Arc::clone(&state)).await?;
     let refs = references(&base)?;
-    let old = expirable(metadata, &refs, now_ms)?;
-    if old.is_empty() || old.len() < (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) {
+    let outdated = outdated(metadata, &refs, now_ms)?;
+    let mut kept = refs.clone();
+    kept.retain(|name, _| !outdated.contains(name));
+    let old = expirable(metadata, &kept, now_ms)?;
+    let worth = !old.is_empty() && old.len() >= (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT);
+    if !worth && outdated.is_empty() {
         return Ok(());
     }
     let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
     let notes = descents(metadata, &ids)?;
     let alter = |builder: TableMetadataBuilder| {
+        let builder = outdated.iter().fold(builder, |builder, name| builder.remove_ref(name));
         let builder = builder.remove_snapshots(&ids);
         if notes.is_empty() {
             return Ok(builder);
@@ -100,6 +106,19 @@ async fn still_garbage(state: &TableState, known: &HashSet<i64>, garbage: Vec<St
         garbage.retain(|path| path != snapshot.manifest_list() && !named.contains(path));
     }
     Ok(garbage)
+}
+
+/// References whose time is over. Those of flows and main stay for ever (Iceberg spec, "Snapshot Retention Policy").
+fn outdated(metadata: &TableMetadata, refs: &HashMap<String, SnapshotReference>, now_ms: i64) -> Result<Vec<String>> {
+    let default_age = i64::try_from(p::get(metadata.properties(), p::REFERENCE_AGE_MS)?).unwrap_or(i64::MAX);
+    let is_outdated = |(name, reference): &(&String, &SnapshotReference)| {
+        let (SnapshotRetention::Branch { max_ref_age_ms, .. } | SnapshotRetention::Tag { max_ref_age_ms }) =
+            reference.retention;
+        let since = metadata.snapshot_by_id(reference.snapshot_id).map(|snapshot| snapshot.timestamp_ms());
+        let age = since.map_or(0, |since| now_ms.saturating_sub(since));
+        *name != MAIN_BRANCH && !name.starts_with(FLOW_REFERENCE_PREFIX) && age > max_ref_age_ms.unwrap_or(default_age)
+    };
+    Ok(refs.iter().filter(is_outdated).map(|(name, _)| name.clone()).collect())
 }
 
 /// Snapshots that no rule keeps: what tags name, what a branch still has to keep, and everything young stays.

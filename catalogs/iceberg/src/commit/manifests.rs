@@ -4,7 +4,7 @@ use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
     DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter, ManifestWriter,
-    ManifestWriterBuilder, PartitionSpec, SchemaRef, TableMetadata,
+    ManifestWriterBuilder, PartitionSpec, SchemaRef, SnapshotRef, TableMetadata,
 };
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
@@ -21,9 +21,13 @@ pub(crate) type NewFile = (String, Bytes);
 /// merged.
 const TIER: u64 = 8;
 
-/// The manifests of the snapshot that a commit goes on top of.
 pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
-    match state.metadata.current_snapshot() {
+    of(state, state.metadata.current_snapshot()).await
+}
+
+/// The manifests of the snapshot that a commit goes on top of.
+pub(crate) async fn of(state: &TableState, snapshot: Option<&SnapshotRef>) -> Result<Vec<ManifestFile>> {
+    match snapshot {
         None => Ok(Vec::new()),
         Some(snapshot) => {
             let bytes = read(state, snapshot.manifest_list()).await?;

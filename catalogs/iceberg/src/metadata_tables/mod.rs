@@ -33,6 +33,7 @@ use crate::state::TableState;
 /// What all of these tables are made from.
 pub(crate) struct Told {
     pub(crate) state: Arc<TableState>,
+    /// Where they are told.
     pub(crate) references: HashMap<String, SnapshotReference>,
     /// Whose files, manifests and partitions are told.
     pub(crate) snapshot: Option<SnapshotRef>,

@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 pub(super) fn value(of: Option<&PrimitiveType>, literal: &PrimitiveLiteral) -> String {
     use {PrimitiveLiteral as L, PrimitiveType as T};
     let known = match (of, literal) {
-        (Some(T::Date), L::Int(days)) => {
-            DateTime::UNIX_EPOCH.checked_add_signed(TimeDelta::days(i64::from(*days))).map(|d| d.date_naive().to_string())
-        }
+        (Some(T::Date), L::Int(days)) => DateTime::UNIX_EPOCH
+            .checked_add_signed(TimeDelta::days(i64::from(*days)))
+            .map(|d| d.date_naive().to_string()),
         (Some(T::Time), L::Long(micros)) => time(*micros),
         (Some(T::Timestamp), L::Long(micros)) => instant(*micros, ""),
         (Some(T::Timestamptz), L::Long(micros)) => instant(*micros, "+00"),
@@ -40,7 +40,8 @@ pub(super) fn value(of: Option<&PrimitiveType>, literal: &PrimitiveLiteral) -> S
 
 fn time(micros: i64) -> Option<String> {
     let (seconds, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-    let time = NaiveTime::from_num_seconds_from_midnight_opt(seconds.try_into().ok()?, u32::try_from(rest).ok()? * 1000);
+    let time =
+        NaiveTime::from_num_seconds_from_midnight_opt(seconds.try_into().ok()?, u32::try_from(rest).ok()? * 1000);
     time.map(|t| t.format("%H:%M:%S%.f").to_string())
 }
 

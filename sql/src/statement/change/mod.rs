@@ -18,13 +18,13 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
-use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG};
+use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableVersion};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::insert;
 use crate::dialect::Name;
 use crate::error::Result;
-use crate::plan::relation::{self, Relation, StreamRelation, TableRelation};
+use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation};
 use crate::plan::{Planner, Purpose, TARGET, Target, parameters, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
@@ -43,6 +43,8 @@ const RUNS: u32 = 10;
 /// What rows can be written to.
 pub(super) enum Writable {
     Table(Arc<dyn LakeTable>),
+    /// A branch of a table other than main.
+    Branch(Arc<dyn LakeTable>, String),
     Stream(Arc<StreamRelation>),
 }
 
@@ -63,6 +65,11 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectNam
         }
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
+        Some(Relation::Table(TableRelation {
+            past: Some(Past { version: TableVersion::Branch(branch), .. }),
+            table,
+            ..
+        })) => Writable::Branch(table, branch),
         Some(Relation::Table(TableRelation { past: Some(past), .. })) => {
             return Err(SqlError::unsupported(format!("{} of a table cannot be written to", past.version))
                 .with_hint("Write to the table itself."));
@@ -177,6 +184,11 @@ async fn begin(
             .with_hint("Leave FOR … AS OF out to change the current rows."));
     }
     let (shown, found) = find_writable(ctx, name).await?;
+    if let Writable::Branch(..) = found {
+        return Err(SqlError::unsupported("rows of a branch cannot be changed yet").with_hint(
+            "INSERT INTO writes to it; make the branch the current one with fast_forward to change its rows.",
+        ));
+    }
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
             .with_detail("The records of a topic cannot be changed.")
