@@ -9,8 +9,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
 use crate::{
-    Alteration, AnchorState, ChangeKind, CommitTable, Error, Result, Retention, TableChange, TableCompaction,
-    TableName, Vacuumed,
+    Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result,
+    TableChange, TableCompaction, TableName, TableVersion, VacuumRetention, Vacuumed,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -123,8 +123,28 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = flow;
         AnchorState::Absent
     }
+    /// Flows that stand somewhere in this state, running or not.
+    fn flows(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Reads the current snapshot of this state.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
+    /// Reads another version of the table: a branch with the table's columns, all else with the columns of its
+    /// snapshot (Iceberg spec, "Snapshot References"). `NotFound` where there is no such snapshot or reference,
+    /// `InvalidInput` for a time before the first one.
+    async fn provider_at(&self, version: &TableVersion) -> Result<Arc<dyn TableProvider>> {
+        Err(Error::unsupported(format!("table \"{}\" has one version", self.info().name))
+            .with_context("version", version))
+    }
+    /// What this state tells of the table, or of a version of it.
+    async fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        version: Option<&TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let _ = version;
+        Err(Error::unsupported(format!("table \"{}\" has no table of its {}", self.info().name, kind.suffix())))
+    }
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
@@ -140,19 +160,26 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = alterations;
         Err(Error::unsupported(format!("table \"{}\" cannot be altered", self.info().name)))
     }
-    /// Flows that keep the table up to date, running or not.
-    fn flows(&self) -> Vec<String> {
-        Vec::new()
-    }
     /// Writes files of this state anew, where at least `least_files` small ones become one.
     fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
         let _ = least_files;
         Err(Error::unsupported(format!("files of \"{}\" cannot be written anew", self.info().name)))
     }
     /// Drops old snapshots, and removes files that none names; with `dry_run`, only tells.
-    async fn vacuum(&self, retention: Retention, dry_run: bool) -> Result<Vacuumed> {
+    async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
         let _ = (retention, dry_run);
         Err(Error::unsupported(format!("files of \"{}\" cannot be removed", self.info().name)))
+    }
+    /// As [`Self::append`], to a branch other than main.
+    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
+        drop(input);
+        Err(Error::unsupported(format!("branch \"{branch}\" of \"{}\" cannot be written to", self.info().name)))
+    }
+    /// Changes branches and tags of the newest state, retrying while that is safe. `NotFound`, `AlreadyExists` and
+    /// `InvalidInput` say what is wrong with the references or snapshots that are named.
+    async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
+        let _ = change;
+        Err(Error::unsupported(format!("table \"{}\" has no branches and tags", self.info().name)))
     }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

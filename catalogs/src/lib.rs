@@ -20,8 +20,10 @@ mod lake;
 mod maintenance;
 mod names;
 mod offsets;
+mod reference;
 mod scan_memory;
 mod stream;
+mod version;
 
 pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
 pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange, TargetRows};
@@ -36,11 +38,13 @@ pub use lake::{
     BlobStore, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo,
     StagedTable, TableInfo, Transform,
 };
-pub use maintenance::{Compacted, Retention, TableCompaction, Vacuumed};
+pub use maintenance::{Compacted, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};
 pub use scan_memory::{announce_scan_memory, scan_memory};
 pub use stream::{
     ConnectionSpec, DecodedLetters, HiddenColumn, OnError, ReadBatch, ReadRequest, StartPosition, StreamColumn,
     StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
 };
+pub use version::{MetadataTable, TableVersion};

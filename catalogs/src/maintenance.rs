@@ -37,7 +37,7 @@ impl std::ops::AddAssign for Compacted {
 
 /// What a table need not keep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Retention {
+pub struct VacuumRetention {
     /// Snapshots and files that are younger stay. None: as the table's properties say.
     pub age_ms: Option<u64>,
     /// The newest snapshots, which stay however old they are.

@@ -103,6 +103,7 @@ pub enum RowsTag {
     Show,
     Explain,
     Subscribe,
+    Call,
     /// Rows leave in the format of COPY, and are counted.
     Copy,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use iceberg::spec::TableMetadata;
+use iceberg::spec::{MAIN_BRANCH, TableMetadata};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 use uuid::Uuid;
 
@@ -24,6 +24,14 @@ const LOOK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(300) } else {
 pub(crate) trait Commit: Send + Sync {
     /// The next state, after this one. Any error ends the attempts.
     async fn stage(&self, base: &Base) -> Result<Staged>;
+    /// The branch that moves.
+    fn branch(&self) -> &str {
+        MAIN_BRANCH
+    }
+}
+
+fn tip(metadata: &TableMetadata, branch: &str) -> Option<i64> {
+    metadata.snapshot_for_ref(branch).map(|snapshot| snapshot.snapshot_id())
 }
 
 /// Commits once. Each attempt swaps the state it was built on, so an attempt whose answer was lost either shows in a
@@ -42,13 +50,13 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
             return Err(Error::not_found(format!("table \"{}\" was dropped", table.name)));
         }
         if let Some(base) = &open {
-            match committed(&state.metadata, uuid, base.metadata.current_snapshot_id()) {
+            match committed(&state.metadata, uuid, what.branch(), tip(&base.metadata, what.branch())) {
                 Some(true) => return Ok(()),
                 Some(false) => {}
                 None => return Err(lost(table, uuid, Error::unavailable("the snapshots since then were removed"))),
             }
         }
-        if open.as_ref().is_some_and(|base| lake.has_passed(base, &state)) {
+        if open.as_ref().is_some_and(|base| lake.has_passed(base, &state, what.branch())) {
             open = None;
         }
         let settled = |e: Error| if open.is_some() { lost(table, uuid, e) } else { e };
@@ -111,10 +119,10 @@ fn lost(table: &TableState, commit: Uuid, e: Error) -> Error {
         .with_source(e)
 }
 
-/// Whether a snapshot of this commit is an ancestor of main. None where the line breaks off before it comes to `base`.
-fn committed(metadata: &TableMetadata, commit: Uuid, base: Option<i64>) -> Option<bool> {
+/// Whether a snapshot of this commit is an ancestor of the branch's. None where the line breaks off before it comes to `base`.
+fn committed(metadata: &TableMetadata, commit: Uuid, branch: &str, base: Option<i64>) -> Option<bool> {
     let commit = commit.to_string();
-    let mut next = metadata.current_snapshot_id();
+    let mut next = tip(metadata, branch);
     // Bound of the walk: a line cannot be longer than the number of snapshots.
     for _ in 0..=metadata.snapshots().len() {
         if next == base {

@@ -170,11 +170,12 @@ impl Lake {
     }
 
     /// Whether a change of `base` that is on its way can no longer come to be, now that the table is in state `now`.
-    /// A server behind REST takes it as long as main is the same.
-    pub(crate) fn has_passed(&self, base: &TableState, now: &TableState) -> bool {
+    /// A server behind REST takes it as long as the branch that moves is the same.
+    pub(crate) fn has_passed(&self, base: &TableState, now: &TableState, branch: &str) -> bool {
+        let tip = |state: &TableState| state.metadata.snapshot_for_ref(branch).map(|s| s.snapshot_id());
         match &self.backend {
             Backend::Sql(_) => base.metadata_location != now.metadata_location,
-            Backend::Rest(_) => base.metadata.current_snapshot_id() != now.metadata.current_snapshot_id(),
+            Backend::Rest(_) => tip(base) != tip(now),
         }
     }
 

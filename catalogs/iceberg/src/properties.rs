@@ -32,6 +32,8 @@ pub(crate) const DELETE_AFTER_COMMIT: (&str, bool) = ("write.metadata.delete-aft
 /// What the specification says where a table does not; tables of ours are created with less.
 pub(crate) const SNAPSHOT_AGE_MS: (&str, u64) = ("history.expire.max-snapshot-age-ms", 5 * 24 * 3_600_000);
 pub(crate) const SNAPSHOTS_TO_KEEP: (&str, u64) = ("history.expire.min-snapshots-to-keep", 1);
+/// Of branches and tags but main, by the age of their snapshots.
+pub(crate) const REFERENCE_AGE_MS: (&str, u64) = ("history.expire.max-ref-age-ms", i64::MAX as u64);
 pub(crate) const GC: (&str, bool) = ("gc.enabled", true);
 
 /// What a new table gets where its creator did not say otherwise. Written down, so that other engines obey it too.
@@ -99,6 +101,7 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
         }
     }
     get(properties, SNAPSHOT_AGE_MS)?;
+    get(properties, REFERENCE_AGE_MS)?;
     for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, GC] {
         get(properties, flag)?;
     }

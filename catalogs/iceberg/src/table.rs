@@ -1,14 +1,17 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{DataFile, Operation, Snapshot, TableMetadata, Transform as IcebergTransform};
+use iceberg::spec::{
+    DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
+};
 use tidewater_catalogs::{
-    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, PartitionField, Result, Retention, SnapshotInfo,
-    StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo, Transform, Vacuumed,
+    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
+    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
+    TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
@@ -16,13 +19,15 @@ use crate::alter;
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
-use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
 use crate::lake::Lake;
+use crate::metadata_tables::{self, Told};
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
 use crate::vacuum;
+use crate::version::{self, Found};
 use crate::writer::{FileWriter, from_staged};
 
 /// One loaded state of a table, for SQL.
@@ -44,6 +49,33 @@ impl IcebergTable {
         Ok(Self { lake, state, info })
     }
 
+    async fn references(&self) -> Result<HashMap<String, SnapshotReference>> {
+        references(&self.lake.base(Arc::clone(&self.state)).await?)
+    }
+
+    async fn find(&self, version: &TableVersion) -> Result<Found> {
+        let references = match version {
+            // Named without them, which have to be looked for in all of the metadata.
+            TableVersion::Snapshot(_) | TableVersion::AsOf { .. } => HashMap::new(),
+            _ => self.references().await?,
+        };
+        version::find(&self.state.name, &self.state.metadata, &references, version)
+    }
+
+    async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
+        let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
+        let files = self.stage_rows(commit, input).await?;
+        let rows = files.rows();
+        if rows > 0 {
+            let schema_id = self.state.metadata.current_schema_id();
+            let append = Append { lake: &self.lake, commit, files: &files, schema_id, branch };
+            let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
+            done.map_err(|e| e.with_context("table", &self.state.name))?;
+        }
+        Ok(rows)
+    }
+
     async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
@@ -61,6 +93,8 @@ struct Append<'a> {
     files: &'a StagedFiles,
     /// With which they were written.
     schema_id: i32,
+    /// Main where none is given.
+    branch: Option<&'a str>,
 }
 
 #[async_trait]
@@ -71,14 +105,23 @@ impl Commit for Append<'_> {
         if metadata.current_schema_id() != self.schema_id {
             no_nulls(metadata, &add)?;
         }
+        if let Some(branch) = self.branch {
+            let branch = TableVersion::Branch(branch.to_owned());
+            version::find(&base.state.name, metadata, &references(base)?, &branch)?;
+        }
         let change = Change {
             operation: Operation::Append,
             commit: self.commit,
             add,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            branch: self.branch.map(str::to_owned),
             ..Change::default()
         };
         stage(base, change, self.lake.now_ms()).await
+    }
+
+    fn branch(&self) -> &str {
+        self.branch.unwrap_or(MAIN_BRANCH)
     }
 }
 
@@ -142,30 +185,49 @@ impl LakeTable for IcebergTable {
         anchor::state(&self.state.metadata, flow)
     }
 
+    fn flows(&self) -> Vec<String> {
+        anchor::flows(&self.state.metadata).map(str::to_owned).collect()
+    }
+
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         scan::provider(Arc::clone(&self.state), None)
     }
 
+    async fn provider_at(&self, version: &TableVersion) -> Result<Arc<dyn TableProvider>> {
+        let found = self.find(version).await?;
+        scan::provider_of(Arc::clone(&self.state), found.snapshot, found.own_columns)
+    }
+
+    async fn metadata_table(
+        &self,
+        kind: MetadataTable,
+        version: Option<&TableVersion>,
+    ) -> Result<Arc<dyn TableProvider>> {
+        let snapshot = match version {
+            Some(version) => Some(self.find(version).await?.snapshot),
+            None => self.state.metadata.current_snapshot().cloned(),
+        };
+        let references = match kind {
+            MetadataTable::Refs => self.references().await?,
+            _ => HashMap::new(),
+        };
+        metadata_tables::provider(kind, Told { state: Arc::clone(&self.state), references, snapshot })
+    }
+
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
-        let commit = Uuid::now_v7();
-        let _entered = self.lake.in_flight.enter(commit);
-        let files = self.stage_rows(commit, input).await?;
-        let rows = files.rows();
-        if rows > 0 {
-            let schema_id = self.state.metadata.current_schema_id();
-            let append = Append { lake: &self.lake, commit, files: &files, schema_id };
-            let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
-            done.map_err(|e| e.with_context("table", &self.state.name))?;
-        }
-        Ok(rows)
+        self.append_rows(None, input).await
+    }
+
+    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
+        self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input).await
+    }
+
+    async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
+        crate::references::change(&self.lake, &self.state, change).await
     }
 
     async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
         alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
-    }
-
-    fn flows(&self) -> Vec<String> {
-        anchor::flows(&self.state.metadata).map(str::to_owned).collect()
     }
 
     async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
@@ -186,7 +248,7 @@ impl LakeTable for IcebergTable {
         Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
     }
 
-    async fn vacuum(&self, retention: Retention, dry_run: bool) -> Result<Vacuumed> {
+    async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
         vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
     }
 

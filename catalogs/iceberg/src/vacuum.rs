@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt, stream};
 use iceberg::spec::{ManifestFile, Snapshot};
 use percent_encoding::percent_decode_str;
-use tidewater_catalogs::{Error, Result, Retention, Vacuumed};
+use tidewater_catalogs::{Error, Result, VacuumRetention, Vacuumed};
 
 use crate::commit::{Expiry, expirable, expire, load_manifest, manifests_of, print};
 use crate::lake::Lake;
@@ -29,7 +29,7 @@ const ORPHAN_AGE_MS: u64 = 3 * 24 * 3_600_000;
 pub(crate) async fn vacuum(
     lake: &Lake,
     state: Arc<TableState>,
-    retention: Retention,
+    retention: VacuumRetention,
     dry_run: bool,
 ) -> Result<Vacuumed> {
     if !p::get(state.metadata.properties(), p::GC)? {
@@ -99,7 +99,7 @@ async fn names(state: &TableState, snapshots: &[Arc<Snapshot>]) -> Result<HashSe
     let mut seen = HashSet::new();
     for snapshot in snapshots {
         all.extend(prints(snapshot.manifest_list()));
-        let manifests = manifests_of(state, snapshot).await?;
+        let manifests = manifests_of(state, Some(snapshot)).await?;
         let new: Vec<ManifestFile> = manifests.into_iter().filter(|m| seen.insert(print(&m.manifest_path))).collect();
         all.extend(new.iter().flat_map(|m| prints(&m.manifest_path)));
         let read = stream::iter(new).map(|manifest| async move { load_manifest(state, &manifest).await });

@@ -90,6 +90,7 @@ where
         match tag {
             RowsTag::Select => self.out.command_complete(&format!("SELECT {rows}")),
             RowsTag::Show => self.out.command_complete("SHOW"),
+            RowsTag::Call => self.out.command_complete("CALL"),
             RowsTag::Explain => self.out.command_complete("EXPLAIN"),
             RowsTag::Subscribe => self.out.command_complete(&format!("SUBSCRIBE {rows}")),
             RowsTag::Copy => {

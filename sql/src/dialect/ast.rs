@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::{Alteration, Offsets, PartitionField};
+use tidewater_catalogs::{Alteration, Offsets, PartitionField, ReferenceChange};
 
 use super::options::Options;
 
@@ -101,6 +101,9 @@ pub enum Statement {
     ReplayDlq(Box<ReplayDlq>),
     Optimize(Box<Optimize>),
     Vacuum(Vacuum),
+    /// ALTER TABLE … { CREATE | REPLACE | DROP } { BRANCH | TAG } …
+    AlterReference(AlterReference),
+    Call(Call),
     /// COPY (…) TO STDOUT of a query or a SUBSCRIBE.
     CopyOut(Box<Statement>),
 }
@@ -452,6 +455,27 @@ pub struct ReplayFilter {
     pub expr: Expr,
     /// As it was written.
     pub text: String,
+}
+
+/// Branches and tags of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlterReference {
+    pub if_exists: bool,
+    pub table: Name,
+    pub change: ReferenceChange,
+}
+
+/// CALL [catalog.]system.procedure(argument, name => argument, …).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub procedure: Name,
+    pub arguments: Vec<CallArgument>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct CallArgument {
+    pub name: Option<String>,
+    pub value: Expr,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 use super::DIALECT;
 use super::ast::{Name, fold};
 use super::errors::{self, At};
-use super::text;
+use super::{text, versions};
 
 /// Nested expressions and subqueries; sqlparser's own default refuses what tools write.
 const MAX_DEPTH: usize = 128;
@@ -237,7 +237,9 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn query(&mut self) -> Parsed<Box<Query>> {
-        self.with(Parser::parse_query)
+        let mut query = self.with(Parser::parse_query)?;
+        versions::read(&self.tokens, query.as_mut());
+        Ok(query)
     }
 
     /// Columns of CREATE TABLE, with the types of [`Self::data_type`].
@@ -278,7 +280,8 @@ impl<'a> Cursor<'a> {
     }
 
     pub fn sql_statement(&mut self) -> Parsed<ast::Statement> {
-        let statement = self.with(Parser::parse_statement)?;
+        let mut statement = self.with(Parser::parse_statement)?;
+        versions::read(&self.tokens, &mut statement);
         // What COPY was handed, and did not need.
         self.eat_token(&Token::SemiColon);
         Ok(statement)

@@ -94,7 +94,10 @@ fn describe(c: &mut Cursor<'_>) -> Parsed<Statement> {
         return Ok(Statement::DescribeInferred(DescribeInferred { connection, topic, options }));
     }
     if c.is_at(0, "HISTORY") && matches!(c.token(1), Token::Word(_)) {
-        return Err(c.fail(refused("DESCRIBE HISTORY is not supported yet", "See system.commits.")));
+        return Err(c.fail(refused(
+            "DESCRIBE HISTORY is not supported yet",
+            "SELECT … FROM \"t$snapshots\" shows what was committed to t, and \"t$history\" what was current when.",
+        )));
     }
     let extended = c.is_at(0, "EXTENDED") && matches!(c.token(1), Token::Word(_)) && c.eat(&["EXTENDED"]);
     let kind = kind(c, &ALL_KINDS);

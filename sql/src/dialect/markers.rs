@@ -226,17 +226,11 @@ fn refuse_clause(
         )
     } else if is(n, "ASOF") && is(n + 1, "JOIN") {
         refused("ASOF JOIN is not supported yet", "Use a join with a subquery over row_number().")
-    } else if is(n, "FOR") && is(n + 2, "AS") && is(n + 3, "OF") {
-        if is(n + 1, "OFFSETS") {
-            refused(
-                "FOR OFFSETS AS OF SNAPSHOT is not supported yet",
-                "Name the offsets: WHERE _partition = 0 AND _offset BETWEEN 100 AND 200.",
-            )
-        } else if one_of(n + 1, &["SYSTEM_TIME", "SYSTEM_VERSION", "TIMESTAMP", "VERSION"]) {
-            refused("time travel is not supported yet", "Leave the clause out to read the current snapshot.")
-        } else {
-            return Ok(());
-        }
+    } else if is(n, "FOR") && is(n + 1, "OFFSETS") && is(n + 2, "AS") && is(n + 3, "OF") {
+        refused(
+            "FOR OFFSETS AS OF SNAPSHOT is not supported yet",
+            "Name the offsets: WHERE _partition = 0 AND _offset BETWEEN 100 AND 200.",
+        )
     } else {
         return Ok(());
     };

@@ -14,6 +14,7 @@
 mod alter;
 mod alter_table;
 mod ast;
+mod call;
 mod create;
 mod cursor;
 mod display;
@@ -23,6 +24,7 @@ mod look;
 mod maintain;
 mod markers;
 mod options;
+mod reference;
 mod refusals;
 mod replay;
 mod split;
@@ -31,6 +33,7 @@ mod subscribe;
 mod text;
 mod tree;
 mod types;
+mod versions;
 
 #[cfg(test)]
 mod tests;
@@ -43,7 +46,7 @@ pub use markers::stream_marker;
 pub use options::{OptionValue, Options};
 pub(crate) use options::{known as known_option, list};
 pub use split::parse;
-pub(crate) use split::{parse_stored, parse_type};
+pub(crate) use split::{parse_name, parse_stored, parse_type};
 pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
 pub(crate) use tree::{walk, walk_mut};
 pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};

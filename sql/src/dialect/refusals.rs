@@ -64,7 +64,6 @@ const REFUSED: &[Row] = &[
     (&["RUN", "TESTS"], "RUN TESTS is not supported yet", "Run the SELECT over a stream with test records."),
     (&["APPLY", "YAML"], "APPLY YAML is not supported yet", "Write the statements in SQL."),
     (&["CANCEL", "QUERY"], "CANCEL QUERY is not supported yet", "Use SELECT pg_cancel_backend(pid)."),
-    (&["CALL"], "procedures are not supported yet", "Maintenance of tables runs inside their flows."),
     (&["CREATE", "POLICY"], "policies are not supported yet", "Query through a SELECT that filters."),
     (
         &["MERGE", "WITH", "SCHEMA", "EVOLUTION"],

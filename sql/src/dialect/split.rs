@@ -1,10 +1,12 @@
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::ast::{ParsedStatement, Statement};
+use super::ast::{Name, ParsedStatement, Statement};
 use super::cursor::Cursor;
 use super::errors::{At, from_tokenizer};
-use super::{DIALECT, alter, create, look, maintain, markers, refusals, replay, subscribe, text};
+use super::{
+    DIALECT, alter, call, create, look, maintain, markers, reference, refusals, replay, subscribe, text, versions,
+};
 use crate::{SqlError, SqlState};
 
 /// Longest text that is parsed, in bytes.
@@ -68,9 +70,18 @@ pub(crate) fn parse_type(text: &str) -> Result<sqlparser::ast::DataType, SqlErro
     cursor.data_type().map_err(|e| place(*e, text, 0))
 }
 
+/// A name inside of a text, as statements write it.
+pub(crate) fn parse_name(text: &str) -> Result<Name, SqlError> {
+    let invalid = || SqlError::new(SqlState("42602"), format!("invalid name: \"{text}\""));
+    let tokens = Tokenizer::new(&DIALECT, text).tokenize_with_location().map_err(|_| invalid())?;
+    let mut cursor = Cursor::new(text, tokens);
+    let name = cursor.name().map_err(|_| invalid())?;
+    if cursor.at_end() { Ok(name) } else { Err(invalid()) }
+}
+
 /// `source` without semicolon; spans of `tokens` count from its beginning.
 fn parse_one(source: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, Box<At>> {
-    let tokens = table_query(markers::rewrite(source, tokens)?);
+    let tokens = table_query(markers::rewrite(source, versions::rewrite(tokens)?)?);
     let mut cursor = Cursor::new(source, tokens);
     let statement = statement(&mut cursor)?;
     cursor.expect_end()?;
@@ -92,6 +103,12 @@ fn table_query(mut tokens: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
 pub(super) fn statement(c: &mut Cursor<'_>) -> Result<Statement, Box<At>> {
     refusals::check(c)?;
     if let Some(s) = create::parse(c)? {
+        return Ok(s);
+    }
+    if let Some(s) = reference::parse(c)? {
+        return Ok(s);
+    }
+    if let Some(s) = call::parse(c)? {
         return Ok(s);
     }
     if let Some(s) = alter::parse(c)? {

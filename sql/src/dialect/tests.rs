@@ -368,7 +368,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "SELECT * FROM s WINDOW TUMBLING (SIZE 1 HOUR)",
         "SELECT * FROM s EMIT CHANGES",
         "SELECT * FROM a ASOF JOIN b MATCH_CONDITION (a.t >= b.t) ON a.id = b.id",
-        "SELECT * FROM t FOR SYSTEM_TIME AS OF TIMESTAMP '2026-01-01'",
         "SELECT * FROM t FOR OFFSETS AS OF SNAPSHOT OF x",
         "CREATE STREAM s (a INT, WATERMARK FOR a AS a - INTERVAL '5 seconds')",
         "CREATE STREAM s (a INT, PRIMARY KEY (a))",
@@ -732,4 +731,110 @@ fn replay_names_a_stream_and_letters() {
     assert_eq!(fails("REPLAY DLQ").state.0, "42601");
     // The words stay names.
     one("SELECT replay.dlq FROM replay");
+}
+
+#[test]
+fn versions_stand_behind_the_name_of_a_table() {
+    let shown = |text: &str| match one(text) {
+        Statement::Sql(sql) => sql.to_string(),
+        other => panic!("{text}: {other:?}"),
+    };
+    for (text, canonical) in [
+        ("SELECT * FROM t FOR SYSTEM_VERSION AS OF 5", "SELECT * FROM t VERSION AS OF 5"),
+        (
+            "select * from a.\"t$files\" for version as of 'b' as x",
+            "SELECT * FROM a.\"t$files\" AS x VERSION AS OF 'b'",
+        ),
+        ("SELECT * FROM t VERSION AS OF 5 x JOIN u ON true", "SELECT * FROM t x VERSION AS OF 5 JOIN u ON true"),
+        (
+            "SELECT * FROM t /* then */ FOR TIMESTAMP AS OF now() - interval '1 hour' WHERE a",
+            "SELECT * FROM t TIMESTAMP AS OF now() - INTERVAL '1 hour' WHERE a",
+        ),
+        (
+            "SELECT (SELECT 1 FROM t FOR SYSTEM_TIME AS OF DATE '2026-01-01'), b FROM s, t TIMESTAMP AS OF 'x'",
+            "SELECT (SELECT 1 FROM t TIMESTAMP AS OF DATE '2026-01-01'), b FROM s, t TIMESTAMP AS OF 'x'",
+        ),
+        ("SELECT version AS of, timestamp AS of FROM t", "SELECT version AS of, timestamp AS of FROM t"),
+    ] {
+        assert_eq!(shown(text), canonical, "{text}");
+    }
+    for (text, code) in [
+        ("SELECT * FROM t x FOR VERSION AS OF 1", "42601"),
+        ("SELECT * FROM (SELECT 1) FOR VERSION AS OF 1", "42601"),
+        ("SELECT * FROM t FOR VERSION AS OF", "42601"),
+        ("SELECT 1 FOR VERSION AS OF 1", "42601"),
+        ("SELECT * FROM STREAM s FOR VERSION AS OF 1", "0A000"),
+    ] {
+        let e = fails(text);
+        assert_eq!(e.state.0, code, "{text}: {e:?}");
+        assert!(e.position.is_some(), "{text}");
+    }
+}
+
+#[test]
+fn branches_and_tags_are_altered() {
+    use tidewater_catalogs::{Existing, ReferenceChange, ReferenceKind, Retention};
+    let change = |text: &str| match one(text) {
+        Statement::AlterReference(alter) => (alter.if_exists, alter.table.to_string(), alter.change),
+        other => panic!("{text}: {other:?}"),
+    };
+    let create = |kind, name: &str, snapshot, retention, existing| ReferenceChange::Create {
+        kind,
+        name: name.to_string(),
+        snapshot,
+        retention,
+        existing,
+    };
+    let (branch, tag, none) = (ReferenceKind::Branch, ReferenceKind::Tag, Retention::default());
+    let week = Retention { max_age_ms: Some(7 * 86_400_000), ..none };
+    let kept = Retention { min_snapshots_to_keep: Some(2), max_snapshot_age_ms: Some(3_600_000), ..week };
+    for (text, expected) in [
+        ("ALTER TABLE t CREATE TAG v1", create(tag, "v1", None, none, Existing::Refused)),
+        (
+            "alter table t create or replace tag \"V 1\" as of version 5 retain 7 days",
+            create(tag, "V 1", Some(5), week, Existing::Replaced),
+        ),
+        (
+            "ALTER TABLE t CREATE BRANCH IF NOT EXISTS b RETAIN 7 DAYS WITH SNAPSHOT RETENTION 2 SNAPSHOTS 1 HOUR",
+            create(branch, "b", None, kept, Existing::Kept),
+        ),
+        ("ALTER TABLE t REPLACE BRANCH b AS OF VERSION 5", create(branch, "b", Some(5), none, Existing::Required)),
+        (
+            "ALTER TABLE t DROP BRANCH IF EXISTS b",
+            ReferenceChange::Drop { kind: branch, name: "b".to_string(), if_exists: true },
+        ),
+    ] {
+        assert_eq!(change(text), (false, "t".to_owned(), expected), "{text}");
+    }
+    assert_eq!(change("ALTER TABLE IF EXISTS lake.s.t DROP TAG b").1, "lake.s.t");
+    // Columns of these names.
+    for text in ["ALTER TABLE t DROP branch", "ALTER TABLE t DROP tag CASCADE", "ALTER TABLE t DROP COLUMN tag"] {
+        assert!(matches!(parse(text).map(|s| s[0].statement.clone()), Ok(Statement::Sql(_)) | Err(_)), "{text}");
+    }
+    for text in [
+        "ALTER TABLE t CREATE BRANCH b.c",
+        "ALTER TABLE t CREATE TAG v RETAIN 7 WEEKS",
+        "ALTER TABLE t CREATE TAG v RETAIN 99999999999999 DAYS",
+        "ALTER TABLE t CREATE TAG v AS OF VERSION 1.5",
+        "ALTER TABLE t CREATE BRANCH b WITH SNAPSHOT RETENTION 0 SNAPSHOTS",
+        "ALTER TABLE t CREATE TAG v nonsense",
+    ] {
+        assert_eq!(fails(text).state.0, "42601", "{text}");
+    }
+}
+
+#[test]
+fn procedures_take_arguments_by_place_and_by_name() {
+    let Statement::Call(call) = one("CALL lake.system.f('t', snapshot_id => -1 + 2)") else { panic!() };
+    assert_eq!(call.procedure.to_string(), "lake.system.f");
+    let arguments: Vec<_> = call.arguments.iter().map(|a| (a.name.as_deref(), a.value.to_string())).collect();
+    assert_eq!(arguments, [(None, "'t'".to_owned()), (Some("snapshot_id"), "-1 + 2".to_owned())]);
+    assert!(matches!(one("CALL f()"), Statement::Call(_)));
+    for text in ["CALL f", "CALL f(1", "CALL f(1,)", "CALL f(a =>)", "CALL f(1) x"] {
+        assert_eq!(fails(text).state.0, "42601", "{text}");
+    }
+    assert_eq!(super::parse_name("s.\"T x\"").unwrap().0, ["s", "T x"]);
+    for text in ["", "s.", "a b", "a.b.c.d", "'t'"] {
+        assert_eq!(super::parse_name(text).unwrap_err().state.0, "42602", "{text}");
+    }
 }

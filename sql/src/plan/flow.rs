@@ -197,6 +197,12 @@ async fn take_stream(
     impl VisitorMut for V {
         type Break = SqlError;
         fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<SqlError> {
+            if matches!(factor, TableFactor::Table { version: Some(_), .. }) {
+                return ControlFlow::Break(
+                    SqlError::unsupported("FOR … AS OF in a flow is not supported")
+                        .with_hint("Join when reading the table of the flow."),
+                );
+            }
             let Some(marked) = stream_marker(factor) else { return ControlFlow::Continue(()) };
             let Some(parsed) = Name::from_object_name(&marked) else {
                 return ControlFlow::Break(SqlError::syntax("STREAM needs the name of a stream"));

@@ -51,6 +51,7 @@ mod subqueries;
 mod sum;
 pub(crate) mod system;
 mod text_functions;
+pub(crate) mod time_travel;
 mod typed_forms;
 pub(crate) mod types;
 mod walk;

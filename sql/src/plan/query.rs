@@ -19,7 +19,10 @@ use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
 use super::relation::{self, Read, Relation, TableRelation};
-use super::{chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, wildcard};
+use super::{
+    chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, time_travel,
+    wildcard,
+};
 use crate::dialect::{Name, ParsedStatement, walk};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -90,6 +93,9 @@ impl<'a> Planner<'a> {
     }
 
     fn table(&self, relation: &TableRelation) -> Result<Arc<dyn TableProvider>> {
+        if let Some(past) = &relation.past {
+            return Ok(Arc::clone(&past.rows));
+        }
         let committed = relation.table.provider()?;
         let wanted = match relation.read {
             Read::Live => true,
@@ -128,7 +134,8 @@ impl<'a> Planner<'a> {
             pg::Needs::Nothing => None,
             needs => Some(pg::snapshot(self.engine, self.settings, self.login, needs).await?),
         };
-        let relations = self.relations(&query, catalog.as_deref()).await?;
+        let past = time_travel::resolve(self, &mut query).await?;
+        let relations = self.relations(&query, catalog.as_deref(), past).await?;
         let exposed = wildcard::mentioned(&query);
         wildcard::hide(&mut query, &relations, &exposed)?;
         super::naming::name_outputs(&mut query)?;
@@ -204,10 +211,18 @@ impl<'a> Planner<'a> {
         self.target.is_some_and(|target| target.table.info().uuid == relation.table.info().uuid)
     }
 
-    /// Every relation of the query under the name that the query gives it.
-    async fn relations(&self, query: &Query, catalog: Option<&CatalogSnapshot>) -> Result<HashMap<Name, Relation>> {
-        let mut found = HashMap::new();
+    /// Every relation of the query under the name that the query gives it, those of `past` as they are.
+    async fn relations(
+        &self,
+        query: &Query,
+        catalog: Option<&CatalogSnapshot>,
+        past: HashMap<Name, Relation>,
+    ) -> Result<HashMap<Name, Relation>> {
+        let mut found = past;
         for table in scope::tables(query) {
+            if found.contains_key(&table.name) {
+                continue;
+            }
             if let Some(target) = self.target
                 && table.name.0 == [TARGET]
             {
@@ -221,12 +236,12 @@ impl<'a> Planner<'a> {
                 continue;
             }
             match relation::find(self.engine, self.settings, &table.name).await? {
-                Some(Relation::Table(relation)) if self.is_target(&relation) => {
+                Some(Relation::Table(relation)) if relation.past.is_none() && self.is_target(&relation) => {
                     let same = self.target.map_or(relation.table, |target| {
                         target.rows.reads_table();
                         Arc::clone(&target.table)
                     });
-                    let relation = TableRelation { table: same, hot: None, read: Read::Committed };
+                    let relation = TableRelation { table: same, hot: None, read: Read::Committed, past: None };
                     found.insert(table.name, Relation::Table(relation));
                 }
                 Some(relation) => {

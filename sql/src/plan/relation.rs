@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use tidewater_catalogs::{
-    DEFAULT_CATALOG, DLQ_SCHEMA, DefinitionKind, ErrorKind, LakeTable, SYSTEM_CATALOG, StreamSource, StreamSpec,
-    TableName,
+    DEFAULT_CATALOG, DLQ_SCHEMA, DefinitionKind, ErrorKind, LakeTable, MetadataTable, SYSTEM_CATALOG, StreamSource,
+    StreamSpec, TableName, TableVersion,
 };
 use tidewater_streaming::ReadView;
 
@@ -60,6 +60,15 @@ pub(crate) struct TableRelation {
     /// Taken before the table was loaded; none where its flow does not run here.
     pub hot: Option<ReadView>,
     pub read: Read,
+    /// Instead of the current rows.
+    pub past: Option<Past>,
+}
+
+/// Another version of a table than the current one.
+#[derive(Debug, Clone)]
+pub(crate) struct Past {
+    pub version: TableVersion,
+    pub rows: Arc<dyn TableProvider>,
 }
 
 /// Whether rows that are not committed yet belong to the table.
@@ -132,39 +141,115 @@ pub(crate) fn candidates(settings: &Settings, name: &Name) -> Result<Vec<TableNa
 
 /// Finds a relation by the search path. None where there is none of that name.
 pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name) -> Result<Option<Relation>> {
+    find_at(engine, settings, name, None).await
+}
+
+/// As [`find`], at a version where one is given: 42809 for what has none.
+pub(crate) async fn find_at(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    name: &Name,
+    version: Option<&TableVersion>,
+) -> Result<Option<Relation>> {
     let tries = candidates(settings, name)?;
-    for candidate in &tries {
+    let found = by_name(engine, &tries, version).await;
+    if matches!(found, Ok(Some(_))) {
+        return found;
+    }
+    // `t.branch_b`. A name of three parts may begin with a catalog that is none.
+    match reference(engine, settings, name, version).await? {
+        Some(referenced) => Ok(Some(referenced)),
+        None => found,
+    }
+}
+
+async fn by_name(
+    engine: &Arc<Engine>,
+    tries: &[TableName],
+    version: Option<&TableVersion>,
+) -> Result<Option<Relation>> {
+    for candidate in tries {
         if let Some(found) = load(engine, candidate).await? {
-            return Ok(Some(found));
+            return at(found, &candidate.name, version).await.map(Some);
         }
     }
     // `t$committed` and its like, where no table has that very name.
-    for candidate in &tries {
+    for candidate in tries {
         let Some((base, suffix)) = candidate.name.rsplit_once('$') else { break };
         let base = TableName::new(&candidate.catalog, &candidate.schema, base);
-        match suffix {
-            "committed" | "live" => match load(engine, &base).await? {
-                Some(Relation::Table(table)) => {
-                    let read = if suffix == "live" { Read::Live } else { Read::Committed };
-                    return Ok(Some(Relation::Table(TableRelation { read, ..table })));
-                }
-                Some(_) => {
-                    return Err(SqlError::new(
-                        SqlState::WRONG_OBJECT_TYPE,
-                        format!("\"{}\" is not a table", base.name),
-                    )
+        match load(engine, &base).await? {
+            None => {}
+            Some(Relation::Table(table)) => return suffixed(table, suffix, version).await.map(Some),
+            Some(_) if is_suffix(suffix) => {
+                return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", base.name))
                     .with_hint("Only tables have snapshots; a stream is read as it stands."));
-                }
-                None => {}
-            },
-            "snapshots" | "files" | "manifests" | "partitions" | "refs" | "changes" | "history" => {
-                if matches!(load(engine, &base).await?, Some(Relation::Table(_))) {
-                    return Err(SqlError::unsupported(format!("metadata table \"${suffix}\" is not supported yet"))
-                        .with_hint("system.commits shows the last commit of each flow."));
-                }
             }
-            _ => {}
+            Some(_) => {}
         }
+    }
+    Ok(None)
+}
+
+fn is_suffix(suffix: &str) -> bool {
+    matches!(suffix, "committed" | "live") || MetadataTable::from_suffix(suffix).is_some()
+}
+
+/// `"t$suffix"`.
+async fn suffixed(table: TableRelation, suffix: &str, version: Option<&TableVersion>) -> Result<Relation> {
+    let name = &table.table.info().name.name;
+    let shown = format!("{name}${suffix}");
+    match suffix {
+        "committed" => at(Relation::Table(TableRelation { read: Read::Committed, ..table }), &shown, version).await,
+        "live" if version.is_none() => Ok(Relation::Table(TableRelation { read: Read::Live, ..table })),
+        "live" => Err(SqlError::unsupported(format!("\"{shown}\" has no versions"))
+            .with_detail("Rows that are not committed belong to no snapshot.")
+            .with_hint(format!("Read {} at that version.", crate::dialect::quote_ident(name)))),
+        _ => match MetadataTable::from_suffix(suffix) {
+            Some(kind) if version.is_some() && !kind.is_of_a_snapshot() => {
+                Err(SqlError::unsupported(format!("\"{shown}\" has no versions"))
+                    .with_detail("It tells of all snapshots at once."))
+            }
+            Some(kind) => Ok(Relation::System(table.table.metadata_table(kind, version).await?)),
+            None => {
+                let known = ["committed", "live"].into_iter().chain(MetadataTable::ALL.map(MetadataTable::suffix));
+                let known: Vec<String> = known.map(|suffix| format!("\"{name}${suffix}\"")).collect();
+                Err(SqlError::undefined_table(&shown).with_hint(format!("There are {}.", known.join(", "))))
+            }
+        },
+    }
+}
+
+/// `found` at a version.
+async fn at(found: Relation, name: &str, version: Option<&TableVersion>) -> Result<Relation> {
+    let Some(version) = version else { return Ok(found) };
+    let Relation::Table(table) = found else {
+        return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a table"))
+            .with_hint("Only tables have versions; a stream is read by _partition, _offset and _timestamp."));
+    };
+    let past = Past { version: version.clone(), rows: table.table.provider_at(version).await? };
+    Ok(Relation::Table(TableRelation { hot: None, past: Some(past), ..table }))
+}
+
+/// `t.branch_b` and `t.tag_b`, as Spark writes them.
+async fn reference(
+    engine: &Arc<Engine>,
+    settings: &Settings,
+    name: &Name,
+    version: Option<&TableVersion>,
+) -> Result<Option<Relation>> {
+    let Some((last, base @ [_, ..])) = name.0.split_last() else { return Ok(None) };
+    let referenced = match (last.strip_prefix("branch_"), last.strip_prefix("tag_")) {
+        (Some(branch), _) => TableVersion::Branch(branch.to_owned()),
+        (None, Some(tag)) => TableVersion::Tag(tag.to_owned()),
+        (None, None) => return Ok(None),
+    };
+    for candidate in candidates(settings, &Name(base.to_vec()))? {
+        let Some(found @ Relation::Table(_)) = load(engine, &candidate).await? else { continue };
+        if version.is_some() {
+            return Err(SqlError::unsupported(format!("\"{last}\" is a version already"))
+                .with_hint("Name the table alone, or leave the clause out."));
+        }
+        return at(found, &candidate.name, Some(&referenced)).await.map(Some);
     }
     Ok(None)
 }
@@ -187,7 +272,7 @@ pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Optio
     // not missing in both.
     let hot = engine.supervisor.read_view(&name.to_string());
     match engine.lake.load_table(name).await {
-        Ok(table) => Ok(Some(Relation::Table(TableRelation { table, hot, read: Read::Session }))),
+        Ok(table) => Ok(Some(Relation::Table(TableRelation { table, hot, read: Read::Session, past: None }))),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }

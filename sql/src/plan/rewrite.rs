@@ -251,8 +251,8 @@ fn factor_forms(factor: &mut TableFactor, statement: Option<&ParsedStatement>) -
                     SqlError::unsupported("TABLESAMPLE is not supported").with_hint("Use WHERE random() < 0.01.")
                 );
             }
-            if version.is_some() {
-                return Err(SqlError::unsupported("time travel is not supported yet"));
+            if let Some(version) = version {
+                super::time_travel::as_instant(version);
             }
             if *with_ordinality {
                 return Err(SqlError::unsupported("WITH ORDINALITY is not supported yet")

@@ -120,3 +120,37 @@ pub(super) fn each_query<E>(
         ControlFlow::Break(e) => Err(e),
     }
 }
+
+/// Calls `f` for every member of FROM, with a test that tells whether a name is a WITH query there.
+pub(super) fn each_table<E>(
+    query: &mut Query,
+    f: &mut dyn FnMut(&mut TableFactor, &dyn Fn(&Name) -> bool) -> Result<(), E>,
+) -> Result<(), E> {
+    struct V<'f, E> {
+        scopes: Scopes,
+        f: &'f mut dyn FnMut(&mut TableFactor, &dyn Fn(&Name) -> bool) -> Result<(), E>,
+    }
+    impl<E> VisitorMut for V<'_, E> {
+        type Break = E;
+        fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<E> {
+            self.scopes.enter(query);
+            ControlFlow::Continue(())
+        }
+        fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<E> {
+            self.scopes.leave();
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<E> {
+            let scopes = &self.scopes;
+            match (self.f)(factor, &|name| scopes.is_cte(name)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(e) => ControlFlow::Break(e),
+            }
+        }
+    }
+    let mut v = V { scopes: Scopes::default(), f };
+    match walk_mut(query, &mut v) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(e) => Err(e),
+    }
+}

@@ -84,8 +84,8 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
             if describe.kind.is_some_and(|k| k != is) && !as_flow {
                 return wrong(is);
             }
-            let mut rows: Vec<Vec<Cell>> = info
-                .schema
+            let schema = found.past.as_ref().map_or_else(|| info.schema.clone(), |past| past.rows.schema());
+            let mut rows: Vec<Vec<Cell>> = schema
                 .fields()
                 .iter()
                 .map(|f| row(f.name(), &field_type_name(f), Some(f.is_nullable()), None))

@@ -65,6 +65,9 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
         Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
+        Writable::Branch(table, branch) => {
+            run::detached(ctx, async move { Ok(table.append_to_branch(&branch, stream).await?) }).await?
+        }
         Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
     tracing::debug!(table = %name, rows = written, "rows inserted");
@@ -136,7 +139,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
     };
     let (shown, target) = super::change::find_target(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
-        Writable::Table(table) => table.info().schema.fields().iter().cloned().collect(),
+        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.fields().iter().cloned().collect(),
         Writable::Stream(stream) => stream
             .definition
             .spec
@@ -180,7 +183,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
         }
     };
     let written = match &target {
-        Writable::Table(table) => table.info().schema.clone(),
+        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.clone(),
         Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
     Ok(Checked { target, name: shown, columns, written, source })

@@ -1,6 +1,7 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
 mod alter_table;
+mod call;
 mod catalog;
 mod change;
 mod connection;
@@ -12,6 +13,7 @@ mod explain;
 mod flow;
 mod insert;
 mod optimize;
+mod reference;
 mod replay;
 mod schema;
 mod secret;
@@ -86,6 +88,7 @@ pub(crate) async fn describe(
         Statement::ReplayDlq(_) => Ok((Vec::new(), Some(replay::columns()))),
         Statement::Optimize(_) => Ok((Vec::new(), Some(optimize::columns()))),
         Statement::Vacuum(_) => Ok((Vec::new(), Some(vacuum::columns()))),
+        Statement::Call(what) => Ok((Vec::new(), Some(call::columns(what)?))),
         _ => none,
     }
 }
@@ -121,6 +124,8 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
         Statement::Optimize(what) => optimize::optimize(ctx, what).await,
         Statement::Vacuum(what) => vacuum::vacuum(ctx, what).await,
+        Statement::AlterReference(alter) => reference::alter_reference(ctx, alter).await,
+        Statement::Call(what) => call::call(ctx, what).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
         Statement::Show(what) => show::show(ctx, what).await,
         Statement::ShowCreate(what) => show::show_create(ctx, what).await,
@@ -181,6 +186,8 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::ReplayDlq(_) => "REPLAY DLQ",
         Statement::Optimize(_) => "OPTIMIZE",
         Statement::Vacuum(_) => "VACUUM",
+        Statement::AlterReference(_) => "ALTER TABLE",
+        Statement::Call(_) => "CALL",
         Statement::Drop(_) => "DROP",
     })
 }

@@ -1,7 +1,7 @@
 //! VACUUM: snapshots that are too old leave a table, and files that no snapshot names are removed.
 
 use arrow::datatypes::DataType;
-use tidewater_catalogs::Retention;
+use tidewater_catalogs::VacuumRetention;
 
 use super::change::find_table_named;
 use super::show::{self, Cell};
@@ -18,12 +18,12 @@ pub(super) fn columns() -> Vec<ResultColumn> {
 
 pub(super) async fn vacuum(ctx: &StatementContext<'_>, what: &Vacuum) -> Result<Outcome> {
     let retention = match &what.retain {
-        None => Retention::default(),
+        None => VacuumRetention::default(),
         Some(RetainFor::Snapshots(0)) => {
             return Err(SqlError::new(SqlState::INVALID_PARAMETER, "a table keeps at least one snapshot"));
         }
-        Some(RetainFor::Snapshots(count)) => Retention { snapshots: Some(*count), ..Retention::default() },
-        Some(RetainFor::Age(text)) => Retention { age_ms: Some(age(ctx, text)?), ..Retention::default() },
+        Some(RetainFor::Snapshots(count)) => VacuumRetention { snapshots: Some(*count), ..VacuumRetention::default() },
+        Some(RetainFor::Age(text)) => VacuumRetention { age_ms: Some(age(ctx, text)?), ..VacuumRetention::default() },
     };
     let table = run::guard(&ctx.cancel, ctx.deadline, find_table_named(ctx, &what.name)).await?;
     let dry_run = what.dry_run;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use arrow::array::{Array, Int64Array};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tidewater_catalogs::{
-    Anchor, AnchorState, CatalogSpec, CommitReply, CommitRequest, CommitTable, ErrorKind, LakeCatalog, NewTable,
-    PartitionField, StagedFiles, TableHead, TableName, Transform,
+    Anchor, AnchorState, CatalogSpec, CommitReply, CommitRequest, CommitTable, ErrorKind, Existing, LakeCatalog,
+    NewTable, PartitionField, ReferenceChange, ReferenceKind, Retention, StagedFiles, TableHead, TableName,
+    TableVersion, Transform,
 };
 use uuid::Uuid;
 
@@ -59,6 +60,7 @@ async fn certify(spec: &CatalogSpec) {
     scene.one_of_two_commits_on_a_base_wins().await;
     scene.a_stale_writer_is_refused().await;
     scene.racing_inserts_all_arrive().await;
+    scene.references_move_and_rows_do_not().await;
     scene.a_dropped_table_is_not_its_namesake().await;
     processes::race(spec, &scene.schema).await;
 }
@@ -176,6 +178,45 @@ impl Scene {
         assert_eq!(self.count("flow").await, 45);
         table.maintain().await.unwrap();
         assert_eq!(self.count("flow").await, 45);
+    }
+
+    async fn references_move_and_rows_do_not(&self) {
+        let name = self.name("referenced");
+        let table = self.one.create_table(self.new_table("referenced", vec![])).await.unwrap();
+        append(table.as_ref(), vec![rows(0, 10)]).await.unwrap();
+        let current = async || self.two.load_table(&name).await.unwrap().info().current_snapshot.clone().unwrap();
+        let first = current().await.snapshot_id;
+        let create = |kind, name: &str| ReferenceChange::Create {
+            kind,
+            name: name.to_string(),
+            snapshot: None,
+            retention: Retention { max_age_ms: Some(3_600_000), ..Retention::default() },
+            existing: Existing::Refused,
+        };
+        let change = async |change: ReferenceChange| table.change_reference(&change).await;
+        assert!(change(create(ReferenceKind::Tag, "v1")).await.unwrap().changed);
+        assert!(change(create(ReferenceKind::Branch, "b")).await.unwrap().changed);
+        let again = change(create(ReferenceKind::Branch, "b")).await.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+
+        let stream = Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::iter([Ok(rows(10, 30))])));
+        assert_eq!(table.append_to_branch("b", stream).await.unwrap(), 20);
+        assert_eq!((self.count("referenced").await, current().await.snapshot_id), (10, first));
+        let forward = ReferenceChange::FastForward { branch: "main".to_string(), to: "b".to_string() };
+        assert_eq!(change(forward).await.unwrap().before, Some(first));
+        assert_eq!(self.count("referenced").await, 30);
+        append(table.as_ref(), vec![rows(30, 35)]).await.unwrap();
+        let back = ReferenceChange::SetCurrent(TableVersion::Tag("v1".to_string()));
+        assert_eq!(change(back).await.unwrap().after, Some(first));
+        assert_eq!(self.count("referenced").await, 10);
+        append(table.as_ref(), vec![rows(40, 45)]).await.unwrap();
+        assert_eq!(self.count("referenced").await, 15);
+        for (kind, name) in [(ReferenceKind::Branch, "b"), (ReferenceKind::Tag, "v1")] {
+            let gone = ReferenceChange::Drop { kind, name: name.to_string(), if_exists: false };
+            assert!(change(gone.clone()).await.unwrap().changed);
+            assert_eq!(change(gone).await.unwrap_err().kind(), ErrorKind::NotFound);
+        }
+        assert_eq!(self.count("referenced").await, 15);
     }
 
     async fn one_of_two_commits_on_a_base_wins(&self) {

@@ -235,6 +235,7 @@ impl Commit for Rows<'_> {
             remove: Removal::Files(self.outcome.remove.clone()),
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
             anchor: None,
+            branch: None,
         };
         stage(&base, change, lake.now_ms()).await
     }

@@ -7,12 +7,12 @@ use iceberg::TableRequirement;
 use iceberg::spec::{
     MAIN_BRANCH, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
 };
-use serde::Deserialize;
-use tidewater_catalogs::{Error, ErrorKind, Result};
+use tidewater_catalogs::{Error, FLOW_REFERENCE_PREFIX, Result};
 
 use super::anchor::{self, Descent};
 use super::manifests::of as manifests_of;
-use super::stage::{Base, Next, Staged, expired};
+use super::references::references;
+use super::stage::{Next, Staged, expired};
 use crate::error;
 use crate::lake::{Lake, Swap};
 use crate::properties as p;
@@ -44,7 +44,10 @@ pub(crate) async fn expirable(
     now_ms: i64,
 ) -> Result<Vec<Arc<Snapshot>>> {
     let base = lake.base(Arc::clone(state)).await?;
-    let old = too_old(&state.metadata, &references(&base)?, expiry, now_ms)?;
+    let mut refs = references(&base)?;
+    let outdated = outdated(&state.metadata, &refs, now_ms)?;
+    refs.retain(|name, _| !outdated.contains(name));
+    let old = too_old(&state.metadata, &refs, expiry, now_ms)?;
     Ok(old.into_iter().cloned().collect())
 }
 
@@ -59,14 +62,19 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, expiry: Expiry, 
     }
     let base = lake.base(Arc::clone(&state)).await?;
     let refs = references(&base)?;
-    let old = too_old(metadata, &refs, expiry, now_ms)?;
-    let worth = if expiry.all { 0 } else { (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) };
-    if old.is_empty() || old.len() < worth {
+    let outdated = outdated(metadata, &refs, now_ms)?;
+    let mut kept = refs.clone();
+    kept.retain(|name, _| !outdated.contains(name));
+    let old = too_old(metadata, &kept, expiry, now_ms)?;
+    let enough = if expiry.all { 0 } else { (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) };
+    let worth = !old.is_empty() && old.len() >= enough;
+    if !worth && outdated.is_empty() {
         return Ok(none);
     }
     let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
     let notes = descents(metadata, &ids)?;
     let alter = |builder: TableMetadataBuilder| {
+        let builder = outdated.iter().fold(builder, |builder, name| builder.remove_ref(name));
         let builder = builder.remove_snapshots(&ids);
         if notes.is_empty() {
             return Ok(builder);
@@ -128,23 +136,17 @@ async fn still_garbage(state: &TableState, known: &HashSet<i64>, garbage: Vec<St
     Ok(garbage)
 }
 
-/// The crate keeps the references to itself, and they are part of the JSON.
-fn references(base: &Base) -> Result<HashMap<String, SnapshotReference>> {
-    #[derive(Deserialize)]
-    struct Only {
-        #[serde(default)]
-        refs: HashMap<String, SnapshotReference>,
-    }
-    let unreadable = |e: serde_json::Error| {
-        Error::new(ErrorKind::DataCorrupt, "cannot read the references of the table").with_source(e)
+/// References whose time is over. Those of flows and main stay for ever (Iceberg spec, "Snapshot Retention Policy").
+fn outdated(metadata: &TableMetadata, refs: &HashMap<String, SnapshotReference>, now_ms: i64) -> Result<Vec<String>> {
+    let default_age = i64::try_from(p::get(metadata.properties(), p::REFERENCE_AGE_MS)?).unwrap_or(i64::MAX);
+    let is_outdated = |(name, reference): &(&String, &SnapshotReference)| {
+        let (SnapshotRetention::Branch { max_ref_age_ms, .. } | SnapshotRetention::Tag { max_ref_age_ms }) =
+            reference.retention;
+        let since = metadata.snapshot_by_id(reference.snapshot_id).map(|snapshot| snapshot.timestamp_ms());
+        let age = since.map_or(0, |since| now_ms.saturating_sub(since));
+        *name != MAIN_BRANCH && !name.starts_with(FLOW_REFERENCE_PREFIX) && age > max_ref_age_ms.unwrap_or(default_age)
     };
-    let metadata = base.json.as_ref().map_or(base.state.metadata.as_ref(), |json| json.frame());
-    let json = serde_json::to_vec(metadata).map_err(unreadable)?;
-    let mut refs = serde_json::from_slice::<Only>(&json).map_err(unreadable)?.refs;
-    if let (Some(id), false) = (metadata.current_snapshot_id(), refs.contains_key(MAIN_BRANCH)) {
-        refs.insert(MAIN_BRANCH.to_string(), SnapshotReference::new(id, SnapshotRetention::branch(None, None, None)));
-    }
-    Ok(refs)
+    Ok(refs.iter().filter(is_outdated).map(|(name, _)| name.clone()).collect())
 }
 
 /// Snapshots that no rule keeps: what tags name, what a branch still has to keep, and everything young stays.
@@ -283,5 +285,5 @@ pub(crate) fn print(path: &str) -> u64 {
 }
 
 pub(crate) async fn manifest_paths(state: &TableState, snapshot: &Snapshot) -> Result<Vec<String>> {
-    Ok(manifests_of(state, snapshot).await?.into_iter().map(|m| m.manifest_path).collect())
+    Ok(manifests_of(state, Some(snapshot)).await?.into_iter().map(|m| m.manifest_path).collect())
 }

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::io::FileIO;
@@ -22,15 +23,13 @@ pub(crate) type NewFile = (String, Bytes);
 /// merged.
 const TIER: u64 = 8;
 
-/// The manifests of the snapshot that a commit goes on top of.
 pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
-    match state.metadata.current_snapshot() {
-        None => Ok(Vec::new()),
-        Some(snapshot) => of(state, snapshot).await,
-    }
+    of(state, state.metadata.current_snapshot().map(Arc::as_ref)).await
 }
 
-pub(crate) async fn of(state: &TableState, snapshot: &Snapshot) -> Result<Vec<ManifestFile>> {
+/// The manifests of the snapshot that a commit goes on top of.
+pub(crate) async fn of(state: &TableState, snapshot: Option<&Snapshot>) -> Result<Vec<ManifestFile>> {
+    let Some(snapshot) = snapshot else { return Ok(Vec::new()) };
     let bytes = state.storage.read(snapshot.manifest_list()).await?;
     let list = ManifestList::parse_with_version(&bytes, state.metadata.format_version())
         .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;

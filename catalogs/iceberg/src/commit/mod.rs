@@ -9,6 +9,7 @@ mod forget;
 pub(crate) mod header;
 mod manifests;
 mod metadata_json;
+mod references;
 mod reshape;
 mod stage;
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::of as manifests_of;
 pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use metadata_json::{MetadataJson, unpacked};
+pub(crate) use references::references;
 pub(crate) use reshape::reshape;
 pub(crate) use stage::{Base, Change, Removal, Staged, metadata_file, stage};
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use iceberg::spec::{
     DataContentType, DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotReference,
-    SnapshotRetention, Summary, TableMetadata, TableMetadataBuilder,
+    SnapshotRetention, Summary, TableMetadata, TableMetadataBuildResult, TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
 use tidewater_catalogs::{CommitRequest, Error, Result};
@@ -54,6 +54,37 @@ impl Base {
     }
 }
 
+impl Staged {
+    /// A change of the table that brings no snapshot. Its JSON is written whole: parts of it hold only the snapshots
+    /// that references name, and the change may name others. That is dear, and such changes are rare.
+    pub(crate) fn without_snapshot(
+        base: &Base,
+        built: TableMetadataBuildResult,
+        requirements: Vec<TableRequirement>,
+    ) -> Result<Self> {
+        let previous = Some(base.state.metadata_location.as_str());
+        let metadata = built.metadata;
+        let json = base.json.as_ref().map(|_| MetadataJson::of(&metadata)).transpose()?;
+        let (location, files) = match &json {
+            Some(json) => {
+                let (location, file) = metadata_file(previous, &metadata, json)?;
+                (location.clone(), vec![(location, file)])
+            }
+            None => (metadata_location(previous, &metadata, MetadataCodec::None), Vec::new()),
+        };
+        Ok(Self {
+            files,
+            expired: expired(&metadata, built.expired_metadata_logs)?,
+            metadata,
+            location,
+            manifests: Arc::default(),
+            json: json.map(Arc::new),
+            updates: built.changes,
+            requirements,
+        })
+    }
+}
+
 /// Data and delete files that go.
 pub(crate) enum Removal {
     /// By location, each with a manifest that may list it.
@@ -82,6 +113,8 @@ pub(crate) struct Change {
     pub(crate) summary: BTreeMap<String, String>,
     /// The anchor to move, in the same commit.
     pub(crate) anchor: Option<CommitRequest>,
+    /// The branch that moves, which has to be there; main where none is given.
+    pub(crate) branch: Option<String>,
 }
 
 impl Default for Change {
@@ -95,6 +128,7 @@ impl Default for Change {
             remove: Removal::default(),
             summary: BTreeMap::new(),
             anchor: None,
+            branch: None,
         }
     }
 }
@@ -128,13 +162,20 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     {
         return Err(Error::internal("a data file is named twice in one commit").with_context("file", twice.file_path()));
     }
+    let branch = change.branch.as_deref().unwrap_or(MAIN_BRANCH).to_owned();
+    let parent = match &change.branch {
+        None => metadata.current_snapshot(),
+        Some(branch) => {
+            let tip = metadata.snapshot_for_ref(branch);
+            Some(tip.ok_or_else(|| Error::not_found(format!("branch \"{branch}\" was dropped")))?)
+        }
+    };
     let before = match &base.manifests {
-        Some(manifests) => manifests.as_ref().clone(),
-        None => manifests::current(state).await?,
+        Some(manifests) if branch == MAIN_BRANCH => manifests.as_ref().clone(),
+        _ => manifests::of(state, parent.map(Arc::as_ref)).await?,
     };
     let snapshot_id = new_snapshot_id(metadata);
     let sequence_number = metadata.next_sequence_number();
-    let parent = metadata.current_snapshot();
     let parent_id = parent.map(|s| s.snapshot_id());
     let mut files = Vec::new();
     let mut namer = Namer::new(metadata, change.commit, snapshot_id);
@@ -160,9 +201,8 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         .with_schema_id(metadata.current_schema_id())
         .build();
     let alter = |builder: TableMetadataBuilder| {
-        let builder = builder
-            .set_branch_snapshot(snapshot.clone(), MAIN_BRANCH)
-            .map_err(|e| error::iceberg("add a snapshot", e))?;
+        let builder =
+            builder.set_branch_snapshot(snapshot.clone(), &branch).map_err(|e| error::iceberg("add a snapshot", e))?;
         match &anchor {
             Some(request) => move_anchor(builder, metadata, request, snapshot_id),
             None => Ok(builder),
@@ -175,7 +215,7 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     files.extend(file);
     let mut requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
-        TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_string(), snapshot_id: parent_id },
+        TableRequirement::RefSnapshotIdMatch { r#ref: branch.clone(), snapshot_id: parent_id },
     ];
     if let Some(request) = &anchor {
         // The tag moves with the property in every commit of ours, so comparing it compares the anchor.
@@ -188,7 +228,8 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         files,
         metadata: built.metadata,
         location,
-        manifests: Arc::new(all),
+        // Those of the current snapshot, where they are known.
+        manifests: if branch == MAIN_BRANCH { Arc::new(all) } else { Arc::default() },
         json,
         expired,
         updates: built.changes,

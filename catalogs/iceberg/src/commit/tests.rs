@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod foreign;
+mod references;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -83,6 +83,16 @@ pub fn provider(state: Arc<TableState>, snapshot_id: Option<i64>) -> Result<Arc<
     Ok(Arc::new(IcebergTable::new(state, snapshot, schema)?))
 }
 
+/// A table over `snapshot`, with the columns that it had or with the table's current ones.
+pub(crate) fn provider_of(
+    state: Arc<TableState>,
+    snapshot: SnapshotRef,
+    own_columns: bool,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = Arc::new(ScanSchema::of(&state, own_columns.then_some(snapshot.as_ref()))?);
+    Ok(Arc::new(IcebergTable::new(state, Some(snapshot), schema)?))
+}
+
 /// The current snapshot, and behind the columns [`ROW_PLACE`], which `places` explains.
 pub(crate) fn targets(state: Arc<TableState>, places: Arc<Places>) -> Result<Arc<dyn TableProvider>> {
     let (snapshot, schema) = (state.metadata.current_snapshot().cloned(), Arc::new(ScanSchema::of(&state, None)?));

@@ -18,13 +18,15 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
-use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableChange};
+use tidewater_catalogs::{
+    ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableChange, TableVersion,
+};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::insert;
 use crate::dialect::Name;
 use crate::error::Result;
-use crate::plan::relation::{self, Relation, StreamRelation};
+use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation};
 use crate::plan::{Planner, Purpose, TARGET, Target, parameters, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
@@ -43,6 +45,8 @@ pub(super) const RUNS: u32 = 10;
 /// What rows can be written to.
 pub(super) enum Writable {
     Table(Arc<dyn LakeTable>),
+    /// A branch of a table other than main.
+    Branch(Arc<dyn LakeTable>, String),
     Stream(Arc<StreamRelation>),
 }
 
@@ -67,6 +71,15 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
         None => return Err(SqlError::undefined_table(&shown)),
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
+        Some(Relation::Table(TableRelation {
+            past: Some(Past { version: TableVersion::Branch(branch), .. }),
+            table,
+            ..
+        })) => Writable::Branch(table, branch),
+        Some(Relation::Table(TableRelation { past: Some(past), .. })) => {
+            return Err(SqlError::unsupported(format!("{} of a table cannot be written to", past.version))
+                .with_hint("Write to the table itself."));
+        }
         Some(Relation::Table(found)) => Writable::Table(found.table),
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
@@ -80,7 +93,13 @@ pub(super) async fn find_table_named(ctx: &StatementContext<'_>, name: &Name) ->
         (shown, Writable::Stream(_)) => {
             Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table")))
         }
+        (_, Writable::Branch(..)) => Err(branch_refused("this statement on a branch is not supported yet")),
     }
+}
+
+fn branch_refused(what: &str) -> SqlError {
+    SqlError::unsupported(what)
+        .with_hint("INSERT INTO writes to a branch; make it the current one with fast_forward for all else.")
 }
 
 /// A statement that changes rows.
@@ -179,10 +198,17 @@ async fn find_table(
     ctx: &StatementContext<'_>,
     statement: &(impl ChangesRows + Sync),
 ) -> Result<(Arc<dyn LakeTable>, String, TableAlias)> {
-    let TableFactor::Table { name, alias, args: None, .. } = statement.target()? else {
+    let TableFactor::Table { name, alias, args: None, version, .. } = statement.target()? else {
         return Err(SqlError::unsupported("the target of the statement must be a table"));
     };
+    if version.is_some() {
+        return Err(SqlError::unsupported("rows of an old version of a table cannot be changed")
+            .with_hint("Leave FOR … AS OF out to change the current rows."));
+    }
     let (shown, found) = find_target(ctx, name).await?;
+    if let Writable::Branch(..) = found {
+        return Err(branch_refused("rows of a branch cannot be changed yet"));
+    }
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
             .with_detail("The records of a topic cannot be changed.")
