@@ -6,7 +6,7 @@ use datafusion::execution::SendableRecordBatchStream;
 
 use crate::Result;
 
-/// The column behind the table's own in [`TableChange::provider`]: where a row lies, as `uint64`. It means something
+/// The column behind the table's own in [`TargetRows::provider`]: where a row lies, as `uint64`. It means something
 /// to the change that gave it, and to nobody else.
 pub const ROW_PLACE: &str = "_tidewater_place";
 
@@ -47,16 +47,18 @@ pub struct Changed {
     pub added: u64,
 }
 
-/// One change of a table's rows, on one state of it. Read the rows through [`TableChange::provider`], then say what
-/// becomes of them.
-#[async_trait]
-pub trait TableChange: Send + Sync + std::fmt::Debug {
+/// Rows of one state of a table, for a statement that does something to them.
+pub trait TargetRows: Send + Sync + std::fmt::Debug {
     /// The table's columns, and [`ROW_PLACE`] behind them.
     fn provider(&self) -> Result<Arc<dyn TableProvider>>;
 
     /// To be said where the statement reads the table in another way, too: what it does then rests on all of it.
     fn reads_table(&self) {}
+}
 
+/// One change of a table's rows. Read the rows first, then say what becomes of them.
+#[async_trait]
+pub trait TableChange: TargetRows {
     /// Carries the change out in one snapshot. The first column of `input` is the place of a row that goes, or null.
     /// The second, where there is one, is true where the columns behind it (in table order) are a row that comes.
     ///

@@ -9,8 +9,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
 use crate::{
-    AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result, TableChange, TableName,
-    TableVersion,
+    Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result,
+    TableChange, TableCompaction, TableName, TableVersion, VacuumRetention, Vacuumed,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -123,7 +123,7 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = flow;
         AnchorState::Absent
     }
-    /// Flows that stand somewhere in this state.
+    /// Flows that stand somewhere in this state, running or not.
     fn flows(&self) -> Vec<String> {
         Vec::new()
     }
@@ -148,6 +148,28 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    /// Takes all rows out and puts those of `input` in, in one snapshot, on the newest state. `here`: `Conflict` where that
+    /// is another one than this.
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+        let _ = (input, here);
+        Err(Error::unsupported(format!("table \"{}\" cannot be overwritten", self.info().name)))
+    }
+    /// Carries out all alterations in one commit, or none, on the newest state. `Conflict`: rows came that must be looked
+    /// at first.
+    async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        let _ = alterations;
+        Err(Error::unsupported(format!("table \"{}\" cannot be altered", self.info().name)))
+    }
+    /// Writes files of this state anew, where at least `least_files` small ones become one.
+    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+        let _ = least_files;
+        Err(Error::unsupported(format!("files of \"{}\" cannot be written anew", self.info().name)))
+    }
+    /// Drops old snapshots, and removes files that none names; with `dry_run`, only tells.
+    async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
+        let _ = (retention, dry_run);
+        Err(Error::unsupported(format!("files of \"{}\" cannot be removed", self.info().name)))
+    }
     /// As [`Self::append`], to a branch other than main.
     async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
         drop(input);

@@ -10,12 +10,14 @@
 //! writes, one numbered commit at a time) and [`Offsets`] (how far a flow has read).
 //! Nothing here opens a socket or a file.
 
+mod alteration;
 mod change;
 mod commit;
 mod definition;
 mod error;
 mod flow_status;
 mod lake;
+mod maintenance;
 mod names;
 mod offsets;
 mod reference;
@@ -23,7 +25,8 @@ mod scan_memory;
 mod stream;
 mod version;
 
-pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange};
+pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
+pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange, TargetRows};
 pub use commit::{
     Anchor, AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Epoch, StagedFile, StagedFiles,
     StagingWriter, TableHead,
@@ -35,6 +38,7 @@ pub use lake::{
     BlobStore, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo,
     StagedTable, TableInfo, Transform,
 };
+pub use maintenance::{Compacted, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
 pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};

@@ -19,12 +19,13 @@ use parking_lot::Mutex;
 use tidewater_catalogs::scan_memory;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::SqlError;
 use crate::admission::{Admitted, STALLED};
 use crate::engine::SessionShared;
 use crate::error::Result;
 use crate::session::{StatementContext, Transaction, TransactionStatus};
+use crate::{SqlError, SqlState};
 
 const QUEUED_BATCHES: usize = 2;
 
@@ -140,6 +141,35 @@ async fn hand_on(sender: &mpsc::Sender<Fed>, item: Fed, admitted: &mut Option<Ad
         }
     }
     sender.send(item).await.is_ok()
+}
+
+/// Runs to its end even where the client goes away, so that nothing stays half made.
+pub(crate) async fn detached<T: Send + 'static>(
+    ctx: &StatementContext<'_>,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    joined(ctx.engine.query_runtime.spawn(work).await)
+}
+
+/// Work on the query runtime that may stop anywhere, and does where nobody waits for it any more.
+pub(crate) async fn abortable<T: Send + 'static>(
+    ctx: &StatementContext<'_>,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    joined(AbortOnDropHandle::new(ctx.engine.query_runtime.spawn(work)).await)
+}
+
+fn joined<T>(done: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
+    match done {
+        Ok(done) => done,
+        // The end of the query runtime: nobody knows how far it came.
+        Err(e) if e.is_cancelled() => Err(SqlError::new(
+            SqlState::COMPLETION_UNKNOWN,
+            "the server stopped before the statement had ended: it may have taken effect",
+        )
+        .with_hint("Look at the table before you run the statement again.")),
+        Err(e) => Err(SqlError::internal("a task of the statement broke off").with_detail(e.to_string())),
+    }
 }
 
 struct AbortOnDrop(tokio::task::JoinHandle<()>);

@@ -136,6 +136,13 @@ static SETTINGS: &[Setting] = &[
     setting("transaction_deferrable", "off", Kind::Bool, false, "Accepted and kept."),
     setting("transaction_read_only", "off", Kind::Bool, false, "Whether the transaction refuses to write."),
     setting("transform_null_equals", "off", Kind::Fixed, false, "Always off."),
+    setting(
+        "vacuum_min_retention",
+        "86400000",
+        Kind::Duration,
+        false,
+        "Shortest RETAIN that VACUUM takes: files of commits elsewhere that are under way are younger.",
+    ),
     setting("work_mem", "4MB", Kind::Text, false, "Accepted and kept; queries share one memory limit."),
     setting("xmloption", "content", Kind::Text, false, "Accepted and kept."),
 ];
@@ -289,8 +296,15 @@ impl Settings {
     }
 
     pub fn statement_timeout(&self) -> Option<Duration> {
-        let ms: u64 = self.values.get("statement_timeout")?.parse().ok()?;
-        (ms > 0).then(|| Duration::from_millis(ms))
+        self.duration("statement_timeout").filter(|time| !time.is_zero())
+    }
+
+    pub(crate) fn vacuum_min_retention(&self) -> Duration {
+        self.duration("vacuum_min_retention").unwrap_or_default()
+    }
+
+    fn duration(&self, name: &str) -> Option<Duration> {
+        self.values.get(name)?.parse().ok().map(Duration::from_millis)
     }
 
     /// Whether queries see rows of streaming tables that are not committed yet.

@@ -11,6 +11,7 @@ use crate::commit::{
     Base, MetadataJson, Staged, current_manifests, load_manifest, manifest_paths, metadata_file, print, unpacked,
 };
 use crate::error;
+use crate::in_flight::InFlight;
 use crate::new_table::{check_name, new_metadata, ours};
 use crate::pointers::Pointers;
 use crate::rest::{Posted, RestCatalog};
@@ -45,6 +46,7 @@ pub(crate) struct Lake {
     named: Cache<String, Arc<[u64]>>,
     /// Properties of new tables.
     defaults: BTreeMap<String, String>,
+    pub(crate) in_flight: Arc<InFlight>,
     /// How many answers to swaps are lost from now on.
     #[cfg(test)]
     pub(crate) lost_answers: std::sync::atomic::AtomicUsize,
@@ -109,6 +111,7 @@ impl Lake {
             parsed,
             named,
             defaults,
+            in_flight: Arc::default(),
             #[cfg(test)]
             lost_answers: 0.into(),
             #[cfg(test)]

@@ -15,6 +15,7 @@
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
+mod alter;
 mod attempts;
 mod blobs;
 mod catalog;
@@ -22,9 +23,11 @@ mod catalog;
 mod certify;
 mod change;
 mod commit;
+mod compact;
 mod connector;
 mod defaults;
 mod error;
+mod in_flight;
 mod lake;
 mod metadata_tables;
 mod new_table;
@@ -40,6 +43,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod unseen;
+mod vacuum;
 mod version;
 mod writer;
 

@@ -109,16 +109,31 @@ fn avro_name(column: &str) -> String {
     name
 }
 
+pub(crate) fn transform_of(transform: Transform) -> IcebergTransform {
+    match transform {
+        Transform::Identity => IcebergTransform::Identity,
+        Transform::Bucket(n) => IcebergTransform::Bucket(n),
+        Transform::Truncate(n) => IcebergTransform::Truncate(n),
+        Transform::Year => IcebergTransform::Year,
+        Transform::Month => IcebergTransform::Month,
+        Transform::Day => IcebergTransform::Day,
+        Transform::Hour => IcebergTransform::Hour,
+    }
+}
+
 /// Field names as Spark gives them: `day` of `ts` is `ts_day`.
-fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]) -> Result<UnboundPartitionSpec> {
+pub(crate) fn partition_spec(
+    schema: &Arc<iceberg::spec::Schema>,
+    fields: &[PartitionField],
+) -> Result<UnboundPartitionSpec> {
     let mut builder = PartitionSpec::builder(Arc::clone(schema)).with_spec_id(0);
     for field in fields {
         let source = schema
             .as_struct()
             .field_by_name(&field.column)
             .ok_or_else(|| Error::not_found(format!("partition column \"{}\" does not exist", field.column)))?;
-        let (transform, suffix) = match field.transform {
-            Transform::Identity => (IcebergTransform::Identity, ""),
+        let suffix = match field.transform {
+            Transform::Identity => "",
             Transform::Bucket(0) | Transform::Truncate(0) => {
                 return Err(Error::invalid(format!("the number of partition column \"{}\" is 0", field.column)));
             }
@@ -128,13 +143,14 @@ fn partition_spec(schema: &Arc<iceberg::spec::Schema>, fields: &[PartitionField]
             Transform::Truncate(n) if i32::try_from(n).is_err() => {
                 return Err(Error::invalid(format!("partition column \"{}\" has too large a width", field.column)));
             }
-            Transform::Bucket(n) => (IcebergTransform::Bucket(n), "_bucket"),
-            Transform::Truncate(n) => (IcebergTransform::Truncate(n), "_trunc"),
-            Transform::Year => (IcebergTransform::Year, "_year"),
-            Transform::Month => (IcebergTransform::Month, "_month"),
-            Transform::Day => (IcebergTransform::Day, "_day"),
-            Transform::Hour => (IcebergTransform::Hour, "_hour"),
+            Transform::Bucket(_) => "_bucket",
+            Transform::Truncate(_) => "_trunc",
+            Transform::Year => "_year",
+            Transform::Month => "_month",
+            Transform::Day => "_day",
+            Transform::Hour => "_hour",
         };
+        let transform = transform_of(field.transform);
         let fits = transform.result_type(&source.field_type).is_ok()
             && !(transform == IcebergTransform::Hour
                 && matches!(source.field_type.as_ref(), Type::Primitive(PrimitiveType::Date)));

@@ -24,6 +24,14 @@ pub fn to_iceberg(schema: &ArrowSchema) -> Result<Schema> {
     })
 }
 
+/// The type of a column that comes to a table, the column itself having the id `id`; and the highest id that is taken
+/// then.
+pub(crate) fn new_type(data_type: &DataType, path: &str, id: i32) -> Result<(Type, i32)> {
+    let mut ids = Ids(id);
+    let new = ids.data_type(data_type, path)?;
+    Ok((new, ids.0))
+}
+
 /// The Arrow schema of a table, with field ids under `PARQUET:field_id`.
 pub fn to_arrow(schema: &Schema) -> Result<ArrowSchema> {
     let fields = schema.as_struct().fields().iter().map(|f| arrow_field(f)).collect::<Result<Vec<_>>>()?;

@@ -6,23 +6,27 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{
-    MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
+    DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
 };
 use tidewater_catalogs::{
-    AnchorState, ChangeKind, LakeTable, MetadataTable, Moved, PartitionField, ReferenceChange, Result, SnapshotInfo,
-    StagedFiles, StagingWriter, TableChange, TableInfo, TableVersion, Transform,
+    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
+    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
+    TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
+use crate::alter;
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
-use crate::commit::{Base, Change, Staged, references, stage};
+use crate::commit::{Base, Change, Removal, Staged, references, stage};
+use crate::compact::Compaction;
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
+use crate::vacuum;
 use crate::version::{self, Found};
 use crate::writer::{FileWriter, from_staged};
 
@@ -60,10 +64,12 @@ impl IcebergTable {
 
     async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
         let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
         let files = self.stage_rows(commit, input).await?;
         let rows = files.rows();
         if rows > 0 {
-            let append = Append { lake: &self.lake, commit, files: &files, branch };
+            let schema_id = self.state.metadata.current_schema_id();
+            let append = Append { lake: &self.lake, commit, files: &files, schema_id, branch };
             let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
             done.map_err(|e| e.with_context("table", &self.state.name))?;
         }
@@ -85,6 +91,8 @@ struct Append<'a> {
     lake: &'a Lake,
     commit: Uuid,
     files: &'a StagedFiles,
+    /// With which they were written.
+    schema_id: i32,
     /// Main where none is given.
     branch: Option<&'a str>,
 }
@@ -93,6 +101,10 @@ struct Append<'a> {
 impl Commit for Append<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
         let metadata = &base.state.metadata;
+        let add: Vec<_> = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?;
+        if metadata.current_schema_id() != self.schema_id {
+            no_nulls(metadata, &add)?;
+        }
         if let Some(branch) = self.branch {
             let branch = TableVersion::Branch(branch.to_owned());
             version::find(&base.state.name, metadata, &references(base)?, &branch)?;
@@ -100,7 +112,7 @@ impl Commit for Append<'_> {
         let change = Change {
             operation: Operation::Append,
             commit: self.commit,
-            add: self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?,
+            add,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
             branch: self.branch.map(str::to_owned),
             ..Change::default()
@@ -111,6 +123,56 @@ impl Commit for Append<'_> {
     fn branch(&self) -> &str {
         self.branch.unwrap_or(MAIN_BRANCH)
     }
+}
+
+/// Files that come in the place of all that is there.
+struct Overwrite<'a> {
+    table: &'a IcebergTable,
+    commit: Uuid,
+    files: StagedFiles,
+    /// Where the new rows were made of the old ones.
+    here: bool,
+}
+
+#[async_trait]
+impl Commit for Overwrite<'_> {
+    async fn stage(&self, base: &Base) -> Result<Staged> {
+        let (metadata, began) = (&base.state.metadata, &self.table.state.metadata);
+        if self.here && metadata.current_snapshot_id() != began.current_snapshot_id() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "could not serialize access due to a concurrent change of the table",
+            )
+            .with_hint("Run the statement again."));
+        }
+        let add: Vec<_> = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?;
+        if metadata.current_schema_id() != began.current_schema_id() {
+            no_nulls(metadata, &add)?;
+        }
+        let change = Change {
+            operation: if add.is_empty() { Operation::Delete } else { Operation::Overwrite },
+            commit: self.commit,
+            add,
+            remove: Removal::All,
+            summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            ..Change::default()
+        };
+        stage(base, change, self.table.lake.now_ms()).await
+    }
+}
+
+/// A column may have become NOT NULL since the rows were written.
+fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
+    let required = metadata.current_schema().as_struct().fields().iter();
+    for field in required.filter(|f| f.required && f.field_type.is_primitive()) {
+        if add.iter().any(|(_, file)| file.null_value_counts().get(&field.id) != Some(&0)) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("column \"{}\" became NOT NULL meanwhile", field.name),
+            ));
+        }
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -162,6 +224,32 @@ impl LakeTable for IcebergTable {
 
     async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
         crate::references::change(&self.lake, &self.state, change).await
+    }
+
+    async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
+    }
+
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+        let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
+        let files = match input {
+            Some(input) => self.stage_rows(commit, input).await?,
+            None => StagedFiles::default(),
+        };
+        let rows = files.rows();
+        let overwrite = Overwrite { table: self, commit, files, here };
+        let done = attempts::commit(&self.lake, &self.state, commit, &overwrite).await;
+        done.map_err(|e| e.with_context("table", &self.state.name))?;
+        Ok(rows)
+    }
+
+    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
+    }
+
+    async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
+        vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

@@ -1,12 +1,13 @@
 use sqlparser::tokenizer::Token;
 
+use super::alter_table;
 use super::ast::*;
 use super::create::{connection_options, secret_from};
 use super::cursor::{Cursor, Parsed};
 use super::errors::refused;
 use super::options::Options;
 
-/// ALTER, VALIDATE and DROP.
+/// ALTER, COMMENT ON, VALIDATE and DROP.
 pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     if c.is_at(0, "DROP") {
         return drop(c);
@@ -15,6 +16,11 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         c.advance();
         c.advance();
         return Ok(Some(Statement::ValidateConnection(c.bare_name()?)));
+    }
+    if c.sees(&["COMMENT", "ON"]) && (c.is_at(2, "TABLE") || c.is_at(2, "COLUMN")) {
+        c.advance();
+        c.advance();
+        return alter_table::comment(c);
     }
     if !c.is_at(0, "ALTER") {
         return Ok(None);
@@ -48,6 +54,10 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         c.advance();
         c.advance();
         flow(c, ObjectKind::StreamingTable)?
+    } else if c.is_at(1, "TABLE") {
+        c.advance();
+        c.advance();
+        alter_table::alter(c)?
     } else if c.is_at(1, "STREAM") {
         return Err(c.fail(refused(
             "ALTER STREAM is not supported yet",

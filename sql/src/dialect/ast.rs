@@ -5,7 +5,7 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::{Offsets, PartitionField, ReferenceChange};
+use tidewater_catalogs::{Alteration, Offsets, PartitionField, ReferenceChange};
 
 use super::options::Options;
 
@@ -87,6 +87,8 @@ pub enum Statement {
     CreateStream(CreateStream),
     CreateStreamingTable(Box<CreateStreamingTable>),
     AlterFlow(AlterFlow),
+    /// ALTER TABLE, and COMMENT ON a table or a column.
+    AlterTable(Box<AlterTable>),
     /// DROP of SECRET, CONNECTION, CATALOG, STREAM, STREAMING TABLE, FLOW, TABLE and SCHEMA.
     Drop(Drop),
     /// SHOW STREAMS and its like. SHOW of a setting is in `Sql`.
@@ -97,6 +99,8 @@ pub enum Statement {
     Explain(Explain),
     Subscribe(Box<Subscribe>),
     ReplayDlq(Box<ReplayDlq>),
+    Optimize(Box<Optimize>),
+    Vacuum(Vacuum),
     /// ALTER TABLE … { CREATE | REPLACE | DROP } { BRANCH | TAG } …
     AlterReference(AlterReference),
     Call(Call),
@@ -266,6 +270,38 @@ pub struct CreateStreamingTable {
     pub query: Box<Query>,
     /// The query as it was written.
     pub query_text: String,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Optimize {
+    pub name: Name,
+    /// Files that may hold such rows.
+    pub filter: Option<Expr>,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vacuum {
+    pub name: Name,
+    pub retain: Option<RetainFor>,
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetainFor {
+    /// An interval.
+    Age(String),
+    Snapshots(u64),
+}
+
+/// What is carried out together, or not at all.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AlterTable {
+    /// What the client is told when it is done.
+    pub tag: &'static str,
+    pub if_exists: bool,
+    pub name: Name,
+    pub alterations: Vec<Alteration>,
 }
 
 /// ALTER FLOW and ALTER STREAMING TABLE.

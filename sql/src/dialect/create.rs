@@ -484,7 +484,7 @@ fn partition_fields(c: &mut Cursor<'_>) -> Parsed<Vec<PartitionField>> {
     Ok(fields)
 }
 
-fn partition_field(c: &mut Cursor<'_>) -> Parsed<PartitionField> {
+pub(super) fn partition_field(c: &mut Cursor<'_>) -> Parsed<PartitionField> {
     if !matches!(c.token(1), Token::LParen) {
         return Ok(PartitionField { column: c.ident()?, transform: Transform::Identity });
     }
@@ -531,7 +531,7 @@ fn width(c: &mut Cursor<'_>) -> Parsed<Option<u32>> {
     }
 }
 
-fn properties(c: &mut Cursor<'_>) -> Parsed<Vec<(String, String)>> {
+pub(super) fn properties(c: &mut Cursor<'_>) -> Parsed<Vec<(String, String)>> {
     c.expect_token(&Token::LParen)?;
     let mut out: Vec<(String, String)> = Vec::new();
     loop {

@@ -12,6 +12,7 @@
 //! error; a foreign spelling is refused with its translation in the hint.
 
 mod alter;
+mod alter_table;
 mod ast;
 mod call;
 mod create;
@@ -20,6 +21,7 @@ mod display;
 mod distinct;
 mod errors;
 mod look;
+mod maintain;
 mod markers;
 mod options;
 mod reference;

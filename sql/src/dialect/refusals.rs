@@ -62,12 +62,6 @@ const REFUSED: &[Row] = &[
     ),
     (&["TEST"], "TEST is not supported yet", "Run the SELECT over a stream with test records."),
     (&["RUN", "TESTS"], "RUN TESTS is not supported yet", "Run the SELECT over a stream with test records."),
-    (
-        &["OPTIMIZE"],
-        "OPTIMIZE is not supported yet",
-        "Small manifests and old snapshots are cleaned up by the flow itself.",
-    ),
-    (&["VACUUM"], "VACUUM is not supported yet", "Old snapshots are expired by the flow itself."),
     (&["APPLY", "YAML"], "APPLY YAML is not supported yet", "Write the statements in SQL."),
     (&["CANCEL", "QUERY"], "CANCEL QUERY is not supported yet", "Use SELECT pg_cancel_backend(pid)."),
     (&["CREATE", "POLICY"], "policies are not supported yet", "Query through a SELECT that filters."),
@@ -75,11 +69,6 @@ const REFUSED: &[Row] = &[
         &["MERGE", "WITH", "SCHEMA", "EVOLUTION"],
         "MERGE WITH SCHEMA EVOLUTION is not supported yet",
         "Write MERGE INTO, with the columns that the table has.",
-    ),
-    (
-        &["INSERT", "OVERWRITE"],
-        "INSERT OVERWRITE is not supported yet",
-        "CREATE OR REPLACE TABLE is not there either: drop the table and create it AS SELECT.",
     ),
     (
         &["INSERT", "INTO", "SCHEMA"],

@@ -4,7 +4,9 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use super::ast::{Name, ParsedStatement, Statement};
 use super::cursor::Cursor;
 use super::errors::{At, from_tokenizer};
-use super::{DIALECT, alter, call, create, look, markers, reference, refusals, replay, subscribe, text, versions};
+use super::{
+    DIALECT, alter, call, create, look, maintain, markers, reference, refusals, replay, subscribe, text, versions,
+};
 use crate::{SqlError, SqlState};
 
 /// Longest text that is parsed, in bytes.
@@ -113,6 +115,9 @@ pub(super) fn statement(c: &mut Cursor<'_>) -> Result<Statement, Box<At>> {
         return Ok(s);
     }
     if let Some(s) = look::parse(c)? {
+        return Ok(s);
+    }
+    if let Some(s) = maintain::parse(c)? {
         return Ok(s);
     }
     if let Some(s) = replay::parse(c)? {

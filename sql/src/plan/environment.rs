@@ -8,7 +8,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::optimizer::Analyzer;
+use datafusion::optimizer::{Analyzer, Optimizer};
 use datafusion::prelude::SessionConfig;
 
 use super::casts::{DateIntervals, PostgresCasts};
@@ -17,6 +17,7 @@ use super::functions;
 use super::lateral::LateralUnnest;
 use super::literals::QuotedLiterals;
 use super::operators::PostgresOperators;
+use super::rows::TogetherRows;
 use super::types::PostgresTypes;
 use super::zeros::UnsignedKeys;
 use crate::SqlError;
@@ -50,10 +51,15 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     let mut rules = Analyzer::new().rules;
     rules.insert(0, Arc::new(DateIntervals));
     rules.insert(0, Arc::new(QuotedLiterals));
+    rules.insert(0, Arc::new(TogetherRows));
     rules.push(Arc::new(PostgresCasts));
     rules.push(Arc::new(UnsignedKeys));
+    // It groups all rows by nothing, and then there is one group even of no rows.
+    let mut optimizer = Optimizer::new().rules;
+    optimizer.retain(|rule| rule.name() != "eliminate_group_by_constant");
     let mut state = SessionStateBuilder::new()
         .with_analyzer_rules(rules)
+        .with_optimizer_rules(optimizer)
         .with_physical_optimizer_rule(Arc::new(YieldInJoins))
         .with_relation_planners(vec![Arc::new(LateralUnnest)])
         .with_config(config)

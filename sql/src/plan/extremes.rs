@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
@@ -27,6 +28,45 @@ pub(super) fn max() -> Arc<AggregateUDF> {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Extreme {
     engine: Arc<AggregateUDF>,
+}
+
+/// Null where the frame holds no value; the engine's own would say what was there before.
+#[derive(Debug)]
+struct Sliding {
+    engine: Box<dyn Accumulator>,
+    /// In the frame, nulls not counted.
+    values: usize,
+    null: ScalarValue,
+}
+
+fn values_of(arrays: &[ArrayRef]) -> usize {
+    arrays.first().map_or(0, |array| array.len() - array.logical_null_count())
+}
+
+impl Accumulator for Sliding {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values += values_of(values);
+        self.engine.update_batch(values)
+    }
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.values = self.values.saturating_sub(values_of(values));
+        self.engine.retract_batch(values)
+    }
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        if self.values == 0 { Ok(self.null.clone()) } else { self.engine.evaluate() }
+    }
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.engine.merge_batch(states)
+    }
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.engine.state()
+    }
+    fn size(&self) -> usize {
+        self.engine.size() + size_of_val(self)
+    }
+    fn supports_retract_batch(&self) -> bool {
+        self.engine.supports_retract_batch()
+    }
 }
 
 impl AggregateUDFImpl for Extreme {
@@ -58,7 +98,8 @@ impl AggregateUDFImpl for Extreme {
         self.engine.create_groups_accumulator(args)
     }
     fn create_sliding_accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        self.engine.create_sliding_accumulator(args)
+        let null = ScalarValue::try_from(args.return_field.data_type())?;
+        Ok(Box::new(Sliding { engine: self.engine.create_sliding_accumulator(args)?, values: 0, null }))
     }
     fn is_descending(&self) -> Option<bool> {
         self.engine.is_descending()

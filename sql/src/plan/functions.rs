@@ -216,7 +216,13 @@ impl ScalarUDFImpl for Timezone {
         let Some(zone) = zone.try_as_str().flatten() else {
             return Ok(ExprSimplifyResult::Original(args));
         };
-        let Some((_, zone)) = crate::settings::parse_time_zone(zone) else {
+        // There, an offset counts from the zone to Greenwich (POSIX).
+        let zone = match zone.trim().split_at_checked(1) {
+            Some(("+", offset)) => format!("-{offset}"),
+            Some(("-", offset)) => format!("+{offset}"),
+            _ => zone.to_owned(),
+        };
+        let Some((_, zone)) = crate::settings::parse_time_zone(&zone) else {
             return Err(crate::SqlError::new(
                 crate::SqlState::INVALID_PARAMETER,
                 format!("time zone \"{zone}\" not recognized"),

@@ -2,20 +2,20 @@
 //! (The engine would compare texts, and find '10' smaller than '9'.) A literal that is cast to an array is read as
 //! one. Runs before type coercion.
 
-use arrow::datatypes::{DataType, IntervalUnit};
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{Case, ScalarFunction, WindowFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
     BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use super::text_functions::interval_length;
+use super::one_type::{self, conditions, floats, lengths, no_operator};
 use super::types::timestamptz;
-use super::{casts, interval, numeric, quantified, walk, zeros};
+use super::{casts, interval, interval_part, numeric, quantified, row_key, walk, zeros};
 use crate::{SqlError, SqlState};
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             } else if let Some(refused) = no_operator(&b, schema) {
                 return Err(refused.into());
             } else if !floats(&mut [&mut *b.left, &mut *b.right], schema)
-                && !lengths(&mut b.left, &mut b.right, schema)
+                && !lengths(&mut [&mut *b.left, &mut *b.right], schema)
                 && !zeros::unsigned(&mut b, schema)
             {
                 return Ok(Transformed::no(Expr::BinaryExpr(b)));
@@ -67,7 +67,8 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             if let Some(high) = high {
                 *between.high = high;
             }
-            changed |= floats(&mut [&mut *between.expr, &mut *between.low, &mut *between.high], schema);
+            let all = &mut [&mut *between.expr, &mut *between.low, &mut *between.high];
+            changed |= floats(all, schema) || lengths(all, schema);
             changed |= zeros::listed(&mut between.expr, [between.low.as_ref(), between.high.as_ref()], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
@@ -87,7 +88,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             }
             let mut all = vec![&mut *list.expr];
             all.extend(&mut list.list);
-            changed |= floats(&mut all, schema);
+            changed |= floats(&mut all, schema) || lengths(&mut all, schema);
             changed |= zeros::listed(&mut list.expr, &list.list, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
         }
@@ -97,13 +98,33 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             when.extend(case.expr.as_deref_mut());
             then.extend(case.else_expr.as_deref_mut());
             let mut changed = floats(&mut when, schema) | floats(&mut then, schema);
-            changed |= one_type("CASE", &mut then, schema)?;
-            if case.expr.is_none() {
-                conditions(&case.when_then_expr, schema)?;
+            changed |= one_type::matched("CASE", &mut then, schema)?;
+            match case.expr.as_deref() {
+                None => conditions(&case.when_then_expr, schema)?,
+                Some(of) => changed |= one_type::compared(of, &mut case.when_then_expr, schema)?,
             }
             Transformed::new_transformed(Expr::Case(case), changed)
         }
+        Expr::InSubquery(mut found) => {
+            let changed = one_type::among_rows(&mut found.expr, &mut found.subquery, Operator::Eq, schema)?;
+            Transformed::new_transformed(Expr::InSubquery(found), changed)
+        }
+        Expr::SetComparison(mut found) => {
+            let changed = one_type::among_rows(&mut found.expr, &mut found.subquery, found.op, schema)?;
+            Transformed::new_transformed(Expr::SetComparison(found), changed)
+        }
         Expr::Cast(cast) => match (cast.expr.as_ref(), &cast.data_type) {
+            (Expr::Literal(ScalarValue::Utf8(Some(text)), _), to) if to.is_numeric() && text.trim() != text => {
+                let trimmed = Expr::Literal(ScalarValue::Utf8(Some(text.trim().to_owned())), None);
+                typed(datafusion::logical_expr::cast(trimmed, to.clone()), schema)?
+            }
+            (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::Float64 | DataType::Float32)
+                if !fits(text, &cast.data_type) =>
+            {
+                let name = tidewater_catalogs_system::type_name(&cast.data_type);
+                let message = format!("\"{}\" is out of range for type {name}", text.trim());
+                return Err(SqlError::new(SqlState::NUMERIC_OUT_OF_RANGE, message).into());
+            }
             (Expr::Literal(ScalarValue::Utf8(Some(text)), _), DataType::List(item)) => {
                 let items = array(text, item.data_type())?;
                 Transformed::yes(lit(ScalarValue::List(ScalarValue::new_list_nullable(&items, item.data_type()))))
@@ -115,6 +136,15 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             _ => Transformed::no(Expr::Cast(cast)),
         },
         Expr::ScalarFunction(f) if let Some(refusal) = differs(&f, schema) => return Err(refusal.into()),
+        Expr::ScalarFunction(mut f)
+            if f.name() == "date_part" && f.args.get(1).is_some_and(|a| is_interval(a, schema)) =>
+        {
+            let (Some(interval), Some(Expr::Literal(part, _))) = (f.args.pop(), f.args.first()) else {
+                return Err(SqlError::unsupported("extract() of a part that is not a literal").into());
+            };
+            Transformed::yes(interval_part::of(part.try_as_str().flatten().unwrap_or_default(), interval)?)
+        }
+        Expr::AggregateFunction(f) => aggregate(f, schema),
         Expr::ScalarFunction(f) if f.name() == quantified::NAME => match quantified::resolve(&f, schema)? {
             // What was written out is a comparison with literals of its own.
             Some(Expr::InList(list)) => Transformed::yes(typed(Expr::InList(list), schema)?.data),
@@ -125,7 +155,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             let mut changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
             if matches!(f.name(), "coalesce" | "greatest" | "least" | "nullif") {
                 let name = f.name().to_uppercase();
-                changed |= one_type(&name, &mut f.args.iter_mut().collect::<Vec<_>>(), schema)?;
+                changed |= one_type::matched(&name, &mut f.args.iter_mut().collect::<Vec<_>>(), schema)?;
             }
             let types = || f.args.iter().filter_map(|e| e.get_type(schema.as_ref()).ok());
             if f.name() == "power" && types().any(|t| matches!(t, DataType::Decimal128(..))) {
@@ -143,8 +173,13 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
         Expr::WindowFunction(mut w) => {
             let params = &mut w.params;
             let mut changed = false;
+            if matches!(w.fun.name(), "lag" | "lead")
+                && let [value, _, default] = params.args.as_mut_slice()
+            {
+                changed |= one_type::with_default(value, default, schema)?;
+            }
             for key in params.partition_by.iter_mut().chain(params.order_by.iter_mut().map(|sort| &mut sort.expr)) {
-                changed |= zeros::key(key, schema);
+                changed |= zeros::key(key, schema) || one_type::sort_key(key, schema);
             }
             Transformed::new_transformed(Expr::WindowFunction(w), changed)
         }
@@ -172,6 +207,34 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
     })
 }
 
+fn aggregate(mut f: AggregateFunction, schema: &DFSchemaRef) -> Transformed<Expr> {
+    let mut changed = false;
+    // Rows for which the condition is unknown do not count; counting groups, the engine takes them.
+    if let Some(filter) = &mut f.params.filter
+        && !matches!(filter.as_ref(), Expr::IsTrue(_))
+        && filter.nullable(schema.as_ref()).unwrap_or(true)
+    {
+        **filter = Expr::IsTrue(Box::new(filter.as_ref().clone()));
+        changed = true;
+    }
+    if f.params.distinct && f.func.name() == "count" {
+        for arg in &mut f.params.args {
+            if matches!(arg.get_type(schema.as_ref()), Ok(DataType::Struct(_))) {
+                *arg = row_key::of(arg.clone());
+                changed = true;
+            }
+        }
+    }
+    for sort in &mut f.params.order_by {
+        changed |= one_type::sort_key(&mut sort.expr, schema);
+    }
+    Transformed::new_transformed(Expr::AggregateFunction(f), changed)
+}
+
+fn is_interval(expr: &Expr, schema: &DFSchemaRef) -> bool {
+    matches!(expr.get_type(schema.as_ref()), Ok(DataType::Interval(_) | DataType::Duration(_)))
+}
+
 fn short_booleans(mut f: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
     let mut changed = false;
     for arg in &mut f.args {
@@ -183,65 +246,6 @@ fn short_booleans(mut f: ScalarFunction, schema: &DFSchema) -> Transformed<Expr>
         }
     }
     Transformed::new_transformed(Expr::ScalarFunction(f), changed)
-}
-
-/// 42883 for a text beside a number: the engine would compare texts. Literals have their type by now.
-fn no_operator(b: &BinaryExpr, schema: &DFSchema) -> Option<SqlError> {
-    let (left, right) = (b.left.get_type(schema).ok()?, b.right.get_type(schema).ok()?);
-    if is_untyped(&b.left) || is_untyped(&b.right) || !(texts(&left, &right) || texts(&right, &left)) {
-        return None;
-    }
-    let name = |t: &DataType| tidewater_catalogs_system::type_name(t);
-    let message = format!("operator does not exist: {} {} {}", name(&left), b.op, name(&right));
-    Some(SqlError::new(SqlState::UNDEFINED_FUNCTION, message).with_hint("Cast one side to the type of the other."))
-}
-
-/// A quoted literal or parameter, which has no type of its own.
-pub(super) fn is_untyped(expr: &Expr) -> bool {
-    match expr {
-        Expr::Placeholder(_) => true,
-        Expr::Literal(value, _) => value.is_null() || value.try_as_str().is_some(),
-        _ => false,
-    }
-}
-
-/// Whether one is text and the other a number or boolean.
-pub(super) fn texts(text: &DataType, other: &DataType) -> bool {
-    matches!(text, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-        && (other.is_numeric() || *other == DataType::Boolean)
-}
-
-/// Quoted literals beside numbers are read as such; other texts are refused. True where something was changed.
-fn one_type(what: &str, exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> Result<bool> {
-    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
-    let Some(number) = types.iter().flatten().find(|t| t.is_numeric() || **t == DataType::Boolean) else {
-        return Ok(false);
-    };
-    let mut changed = false;
-    for (expr, from) in exprs.iter_mut().zip(&types) {
-        if !from.as_ref().is_some_and(|from| texts(from, number)) {
-            continue;
-        }
-        match &**expr {
-            Expr::Literal(ScalarValue::Utf8(Some(text)), _) => {
-                if let Some(value) = value(text, number)? {
-                    **expr = lit(value);
-                    changed = true;
-                }
-            }
-            Expr::Literal(..) => {}
-            Expr::Placeholder(_) => {
-                **expr = cast(expr.clone(), number.clone());
-                changed = true;
-            }
-            _ => {
-                let name = tidewater_catalogs_system::type_name(number);
-                let message = format!("{what} types text and {name} cannot be matched");
-                return Err(SqlError::new(SqlState::TYPE_MISMATCH, message).with_hint("Cast one to the other.").into());
-            }
-        }
-    }
-    Ok(changed)
 }
 
 /// The engine cannot tell such a distance.
@@ -257,18 +261,6 @@ fn ranges_over_numeric(w: &WindowFunction, schema: &DFSchema) -> bool {
         && w.params.order_by.iter().any(|sort| numeric(&sort.expr))
 }
 
-fn conditions(when: &[(Box<Expr>, Box<Expr>)], schema: &DFSchemaRef) -> Result<()> {
-    for (condition, _) in when {
-        let Ok(found) = condition.get_type(schema.as_ref()) else { continue };
-        if found.is_numeric() {
-            let name = tidewater_catalogs_system::type_name(&found);
-            let message = format!("argument of CASE/WHEN must be type boolean, not type {name}");
-            return Err(SqlError::new(SqlState::TYPE_MISMATCH, message).into());
-        }
-    }
-    Ok(())
-}
-
 fn is_nested(expr: &Expr, schema: &DFSchemaRef) -> bool {
     expr.get_type(schema.as_ref()).is_ok_and(|t| t.is_nested())
 }
@@ -281,56 +273,38 @@ fn differs(f: &ScalarFunction, schema: &DFSchemaRef) -> Option<SqlError> {
             SqlError::unsupported("length() of bytea is not supported yet")
                 .with_hint("Write length(encode(value, 'hex')) / 2."),
         ),
-        "date_part" if matches!(of(1), Some(DataType::Interval(_))) => {
-            let Some(Expr::Literal(part, _)) = f.args.first() else { return None };
-            let fraction = part.try_as_str().flatten().is_some_and(|p| p.to_lowercase().contains("second"));
-            fraction.then(|| {
-                SqlError::unsupported("seconds of an interval are not supported yet")
-                    .with_detail("Their fraction would be lost.")
-                    .with_hint("Use extract(epoch FROM …).")
-            })
+        "greatest" | "least" if (0..f.args.len()).any(|i| matches!(of(i), Some(DataType::Interval(_)))) => {
+            Some(no_interval(&format!("{}()", f.name())))
         }
+        "concat" | "concat_ws" if (0..f.args.len()).any(|i| of(i).is_some_and(|t| t.is_nested())) => Some(
+            SqlError::unsupported(format!("{}() of arrays and rows is not supported yet", f.name()))
+                .with_hint("Use array_to_string(array, ',')."),
+        ),
+        "array_to_string" => match of(0) {
+            Some(DataType::List(item))
+                if matches!(item.data_type(), DataType::Boolean | DataType::Timestamp(..) | DataType::Time64(_))
+                    || item.data_type().is_floating()
+                    || item.data_type().is_nested() =>
+            {
+                Some(
+                    SqlError::unsupported("array_to_string() of such elements is not supported yet")
+                        .with_hint("Cast the elements to text first."),
+                )
+            }
+            _ => None,
+        },
         _ => None,
     }
 }
 
+pub(super) fn no_interval(what: &str) -> SqlError {
+    SqlError::unsupported(format!("{what} of intervals is not supported yet"))
+        .with_detail("1 month and 30 days are the same there, and are told apart by the engine.")
+        .with_hint("Use extract(epoch FROM …), or the difference of two timestamps.")
+}
+
 /// Functions that bring their arguments to one type.
 const ONE_TYPE: [&str; 6] = ["coalesce", "greatest", "least", "nullif", "make_array", "power"];
-
-/// Beside a double precision a numeric is one as well, as in PostgreSQL. (The engine would make the double a numeric,
-/// and cut it to 15 digits behind the point.) True where something was changed.
-fn floats(exprs: &mut [&mut Expr], schema: &DFSchemaRef) -> bool {
-    let types: Vec<Option<DataType>> = exprs.iter().map(|e| e.get_type(schema.as_ref()).ok()).collect();
-    let decimal = |t: &Option<DataType>| matches!(t, Some(DataType::Decimal128(..)));
-    if !types.iter().flatten().any(DataType::is_floating) || !types.iter().any(decimal) {
-        return false;
-    }
-    for (expr, _) in exprs.iter_mut().zip(&types).filter(|(_, t)| decimal(t)) {
-        let exact = match expr {
-            // Arrow divides, and may be off by the last digit.
-            Expr::Literal(ScalarValue::Decimal128(Some(v), _, scale), _) => format!("{v}e-{scale}").parse::<f64>().ok(),
-            _ => None,
-        };
-        **expr = match exact {
-            Some(float) => lit(float),
-            None => cast(expr.clone(), DataType::Float64),
-        };
-    }
-    true
-}
-
-/// Intervals compare by their length, 24 hours being a day. (The engine compares months, then days, then the rest.)
-fn lengths(left: &mut Expr, right: &mut Expr, schema: &DFSchemaRef) -> bool {
-    let interval = |e: &Expr| matches!(e.get_type(schema.as_ref()), Ok(DataType::Interval(_)));
-    if !interval(left) || !interval(right) {
-        return false;
-    }
-    for side in [left, right] {
-        let whole = cast(side.clone(), DataType::Interval(IntervalUnit::MonthDayNano));
-        *side = interval_length().call(vec![whole]);
-    }
-    true
-}
 
 /// The engine would keep the scale of the base, and cut the digits behind it.
 pub(super) fn no_power() -> SqlError {
@@ -343,10 +317,10 @@ fn is_comparison(op: &Operator) -> bool {
 }
 
 /// The literal in the type of `other`, where it is a quoted one and `other` a number or boolean.
-fn like(literal: &Expr, other: &Expr, schema: &DFSchemaRef) -> Result<Option<Expr>> {
+pub(super) fn like(literal: &Expr, other: &Expr, schema: &DFSchemaRef) -> Result<Option<Expr>> {
     let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = literal else { return Ok(None) };
     match other.get_type(schema.as_ref()) {
-        Ok(t) if t.is_numeric() || t == DataType::Boolean => Ok(value(text, &t)?.map(lit)),
+        Ok(t) if t.is_numeric() || matches!(t, DataType::Boolean | DataType::Binary) => Ok(value(text, &t)?.map(lit)),
         _ => Ok(None),
     }
 }
@@ -365,6 +339,7 @@ pub(super) fn value(text: &str, to: &DataType) -> Result<Option<ScalarValue>> {
             }
         }
         t if t.is_numeric() || *t == DataType::Boolean => read(trimmed, t),
+        DataType::Binary => Ok(bytes(text).map(|bytes| ScalarValue::Binary(Some(bytes)))),
         DataType::Utf8 => Ok(Some(ScalarValue::from(text))),
         DataType::Date32 | DataType::Timestamp(..) => {
             let read_as = casts::time_text(text);
@@ -374,6 +349,24 @@ pub(super) fn value(text: &str, to: &DataType) -> Result<Option<ScalarValue>> {
         DataType::Interval(_) => Ok(Some(interval::literal(text)?)),
         _ => Ok(None),
     }
+}
+
+/// Whether a number in text is one of the type: neither too large for it nor, unless it is zero, too small.
+fn fits(text: &str, float: &DataType) -> bool {
+    let text = text.trim();
+    let Ok(value) = text.parse::<f64>() else { return true };
+    let narrow = if *float == DataType::Float32 { f64::from(value as f32) } else { value };
+    let digits = text.split(['e', 'E']).next().unwrap_or(text);
+    let infinite = text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
+    let zero = !digits.contains(|c: char| matches!(c, '1'..='9'));
+    infinite || narrow.is_nan() || narrow.is_finite() && (narrow != 0.0 || zero)
+}
+
+/// `\\x1f`. None in another notation.
+fn bytes(text: &str) -> Option<Vec<u8>> {
+    let digits: String = text.trim().strip_prefix("\\x")?.chars().filter(|c| !c.is_whitespace()).collect();
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 /// The elements of `{1,2}` in one type; nulls are of that type as well.

@@ -8,8 +8,7 @@ use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExp
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, cast, lit};
 use sqlparser::ast::BinaryOperator as Op;
 
-use super::literals;
-use super::numeric;
+use super::{interval_product, literals, numeric};
 
 #[derive(Debug)]
 pub(super) struct PostgresOperators;
@@ -57,6 +56,15 @@ impl ExprPlanner for PostgresOperators {
                     .with_hint("Add the interval to a timestamp, and cast the sum to time.");
                 Err(error.into())
             }
+            Op::Multiply if is_interval(&left) && right.is_numeric() => {
+                Ok(PlannerResult::Planned(interval_product::times(raw.left, raw.right)))
+            }
+            Op::Multiply if left.is_numeric() && is_interval(&right) => {
+                Ok(PlannerResult::Planned(interval_product::times(raw.right, raw.left)))
+            }
+            Op::Divide if is_interval(&left) && right.is_numeric() => {
+                Ok(PlannerResult::Planned(interval_product::divided(raw.left, raw.right)))
+            }
             Op::Minus if left == DataType::Date32 && right == DataType::Date32 => {
                 let days = BinaryExpr::new(Box::new(raw.left), Operator::Minus, Box::new(raw.right));
                 Ok(PlannerResult::Planned(cast(Expr::BinaryExpr(days), DataType::Int32)))
@@ -70,6 +78,10 @@ impl ExprPlanner for PostgresOperators {
             _ => Ok(PlannerResult::Original(raw)),
         }
     }
+}
+
+fn is_interval(t: &DataType) -> bool {
+    matches!(t, DataType::Interval(_))
 }
 
 /// A quoted literal in the type that the operator wants beside `other`. None where it is none, or none is known.

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast::{self, Query, Value, Visit, Visitor};
-use tidewater_catalogs::{LakeTable, TableChange};
+use tidewater_catalogs::{LakeTable, TargetRows};
 use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
@@ -50,15 +50,15 @@ pub(crate) struct Planner<'a> {
     pub purpose: Purpose,
     /// Rows that are not committed yet are part of streaming tables where the session wants them.
     pub live: bool,
-    /// The table whose rows the statement changes.
+    /// The table that the statement does something to.
     pub target: Option<&'a Target>,
 }
 
-/// A table whose rows are changed. The query names it [`TARGET`]; where it reads the same table under its own name, it
+/// A table that the statement does something to. The query names it [`TARGET`]; where it reads the same table under its own name, it
 /// reads the same state.
 pub(crate) struct Target {
     pub table: Arc<dyn LakeTable>,
-    pub change: Arc<dyn TableChange>,
+    pub rows: Arc<dyn TargetRows>,
 }
 
 /// No user's table has this name: it would need no quotes, and names of ours begin so.
@@ -226,7 +226,7 @@ impl<'a> Planner<'a> {
             if let Some(target) = self.target
                 && table.name.0 == [TARGET]
             {
-                found.insert(table.name, Relation::System(target.change.provider()?));
+                found.insert(table.name, Relation::System(target.rows.provider()?));
                 continue;
             }
             if let Some((catalog, (schema, name))) = catalog.zip(pg::system_relation(&table.name.0))
@@ -238,7 +238,7 @@ impl<'a> Planner<'a> {
             match relation::find(self.engine, self.settings, &table.name).await? {
                 Some(Relation::Table(relation)) if relation.past.is_none() && self.is_target(&relation) => {
                     let same = self.target.map_or(relation.table, |target| {
-                        target.change.reads_table();
+                        target.rows.reads_table();
                         Arc::clone(&target.table)
                     });
                     let relation = TableRelation { table: same, hot: None, read: Read::Committed, past: None };

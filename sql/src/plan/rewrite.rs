@@ -4,14 +4,15 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    self, AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, LimitClause, ObjectName, Query, Select, SelectItem, SetExpr, Subscript, TableAlias,
-    TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitorMut,
+    self, AccessExpr, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, LimitClause, ObjectName, Query, Select,
+    SelectItem, SetExpr, Subscript, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value,
+    VisitorMut,
 };
 
 use super::typed_forms::reword;
 use super::words::{
-    AS_IS, dot_is_any, like_any, minus_interval, quantified, renamed, row_is_null, rows_equal, seconds,
+    AS_IS, dot_is_any, like_any, minus_interval, quantified, renamed, row_is_null, row_order, rows_equal, seconds,
     sign_before_power,
 };
 use super::{subqueries, typed_forms};
@@ -318,6 +319,11 @@ fn column_alias(alias: &mut Option<TableAlias>, function: &str) {
     }
 }
 
+/// `= ANY (SELECT …)` is IN, `<> ALL (SELECT …)` is NOT IN.
+fn among(value: &Expr, subquery: &Query, negated: bool) -> Expr {
+    Expr::InSubquery { expr: Box::new(value.clone()), subquery: Box::new(subquery.clone()), negated }
+}
+
 fn expr_forms(expr: &mut Expr) -> Result<()> {
     match expr {
         Expr::AtTimeZone { .. } => {
@@ -325,6 +331,16 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             {
                 *expr = call("timezone", vec![*time_zone, *timestamp]);
             }
+        }
+        Expr::AnyOp { left, compare_op: BinaryOperator::Eq, right, .. }
+            if let Expr::Subquery(subquery) = right.as_ref() =>
+        {
+            *expr = among(left, subquery, false);
+        }
+        Expr::AllOp { left, compare_op: BinaryOperator::NotEq, right }
+            if let Expr::Subquery(subquery) = right.as_ref() =>
+        {
+            *expr = among(left, subquery, true);
         }
         Expr::AnyOp { right, .. } | Expr::AllOp { right, .. } if !matches!(right.as_ref(), Expr::Subquery(_)) => {
             if let Expr::AnyOp { left, compare_op, right, .. } = expr {
@@ -376,9 +392,31 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
             *expr = std::mem::replace(inner, Expr::Value(Value::Null.into()));
         }
         Expr::Extract { field, expr: of, .. } => {
-            if let Some(product) = seconds(&field.to_string().to_lowercase(), of.as_ref().clone()) {
-                *expr = product;
+            let part = field.to_string().to_lowercase();
+            let scale = if part == "epoch" { 6 } else { 0 };
+            match seconds(&part, of.as_ref().clone()) {
+                Some(product) => *expr = product,
+                // It is a numeric, and divided as such.
+                None => {
+                    let extract = std::mem::replace(expr, Expr::Value(Value::Null.into()));
+                    *expr = cast_to(extract, DataType::Numeric(ExactNumberInfo::PrecisionAndScale(20, scale)));
+                }
             }
+        }
+        // The engine counts bytes.
+        Expr::Overlay { expr: of, overlay_what, overlay_from, overlay_for } => {
+            let nested = |e: &Expr| Box::new(Expr::Nested(Box::new(e.clone())));
+            let binary = |left: Box<Expr>, op, right: Box<Expr>| Box::new(Expr::BinaryOp { left, op, right });
+            let length = match overlay_for {
+                Some(length) => length.as_ref().clone(),
+                None => call("char_length", vec![overlay_what.as_ref().clone()]),
+            };
+            let before = binary(nested(overlay_from), BinaryOperator::Minus, Box::new(number("1")));
+            let behind = binary(nested(overlay_from), BinaryOperator::Plus, nested(&length));
+            let head = Box::new(call("left", vec![of.as_ref().clone(), *before]));
+            let tail = Box::new(call("substr", vec![of.as_ref().clone(), *behind]));
+            let joined = binary(head, BinaryOperator::StringConcat, nested(overlay_what));
+            *expr = Expr::Nested(binary(joined, BinaryOperator::StringConcat, tail));
         }
         Expr::BinaryOp { left, op, right }
             if compares(op) && (is_call(left, "uuid_in") != is_call(right, "uuid_in")) =>
@@ -403,6 +441,11 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         }
         Expr::BinaryOp { left, op: op @ (BinaryOperator::Eq | BinaryOperator::NotEq), right } => {
             if let Some(tests) = rows_equal(left, right, *op == BinaryOperator::Eq) {
+                *expr = tests;
+            }
+        }
+        Expr::BinaryOp { left, op, right } if compares(op) && row_order(left, op, right).is_some() => {
+            if let Some(tests) = row_order(left, op, right) {
                 *expr = tests;
             }
         }
@@ -446,6 +489,10 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+fn cast_to(expr: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(expr), data_type, array: false, format: None }
 }
 
 fn compares(op: &BinaryOperator) -> bool {
@@ -501,7 +548,7 @@ pub(super) fn is_aggregate(expr: &Expr) -> bool {
         if f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| NAMES.contains(&fold(i).as_str())))
 }
 
-pub(super) fn number(n: &str) -> Expr {
+pub(crate) fn number(n: &str) -> Expr {
     Expr::Value(Value::Number(n.to_owned(), false).into())
 }
 

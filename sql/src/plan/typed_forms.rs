@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{self, CastKind, DataType, Expr, UnaryOperator, Value};
 
+use super::literals::array_items;
 use super::numeric::MAX_PRECISION;
 use super::rewrite::{call, number, string};
 use super::types::NUMERIC_SCALE;
@@ -71,6 +72,14 @@ pub(super) fn forms(expr: &mut Expr) -> Result<()> {
             }
         }
         Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
+            if let Some(function) = item_type(data_type).and_then(typed_text) =>
+        {
+            if let Some(items) = written_items(inner)? {
+                let elem = items.into_iter().map(|item| call(function, vec![item])).collect();
+                *expr = Expr::Array(ast::Array { elem, named: true });
+            }
+        }
+        Expr::Cast { kind: CastKind::Cast | CastKind::DoubleColon, data_type, expr: inner, .. }
             if typed_text(data_type).is_some() =>
         {
             if let Some(function) = typed_text(data_type) {
@@ -129,6 +138,29 @@ fn typed_text(data_type: &DataType) -> Option<&'static str> {
         DataType::Uuid => Some("uuid_in"),
         _ => None,
     }
+}
+
+fn item_type(data_type: &DataType) -> Option<&DataType> {
+    match data_type {
+        DataType::Array(ast::ArrayElemTypeDef::SquareBracket(item, _)) => Some(item),
+        _ => None,
+    }
+}
+
+/// The elements of an array that is written out. None where it is none, or empty.
+fn written_items(array: &Expr) -> Result<Option<Vec<Expr>>> {
+    let items = match array {
+        Expr::Array(array) => array.elem.clone(),
+        Expr::Value(v) => match &v.value {
+            Value::SingleQuotedString(text) => array_items(text)?
+                .into_iter()
+                .map(|item| item.map_or_else(|| Expr::Value(Value::Null.into()), |item| string(&item)))
+                .collect(),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    Ok((!items.is_empty()).then_some(items))
 }
 
 /// `numeric` without precision.

@@ -125,6 +125,35 @@ pub(super) fn rows_equal(left: &Expr, right: &Expr, equal: bool) -> Option<Expr>
     Some(if equal { all } else { Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(all) } })
 }
 
+/// `(a, b) < (c, d)`: the first elements that differ decide; unknown where one of these is.
+pub(super) fn row_order(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
+    let strict = match op {
+        BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
+        BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
+        _ => return None,
+    };
+    let (left, right) = (row(left)?, row(right)?);
+    if left.len() != right.len() {
+        return None;
+    }
+    let compare = |l: &Expr, op: &BinaryOperator, r: &Expr| Expr::BinaryOp {
+        left: Box::new(Expr::Nested(Box::new(l.clone()))),
+        op: op.clone(),
+        right: Box::new(Expr::Nested(Box::new(r.clone()))),
+    };
+    let join = |l: Expr, op: BinaryOperator, r: Expr| {
+        Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(l), op, right: Box::new(r) }))
+    };
+    let mut pairs = left.iter().zip(&right).rev();
+    let (l, r) = pairs.next()?;
+    let mut tests = compare(l, op, r);
+    for (l, r) in pairs {
+        let equal = join(compare(l, &BinaryOperator::Eq, r), BinaryOperator::And, tests);
+        tests = join(compare(l, &strict, r), BinaryOperator::Or, equal);
+    }
+    Some(Expr::Nested(Box::new(tests)))
+}
+
 /// A row is NULL where all of its elements are, and NOT NULL where none is.
 pub(super) fn row_is_null(of: &Expr, null: bool) -> Option<Expr> {
     let tests = row(of)?.into_iter().map(|e| {
@@ -244,9 +273,13 @@ pub(super) fn renamed(function: &mut Function) -> Option<Expr> {
                 Expr::Value(v) => v.value.into_string()?.to_lowercase(),
                 _ => return None,
             };
+            let value = match seconds(&part, arg(1)?) {
+                Some(product) => product,
+                None => call("date_part", vec![string(&part), arg(1)?]),
+            };
             Some(Expr::Cast {
                 kind: CastKind::Cast,
-                expr: Box::new(seconds(&part, arg(1)?)?),
+                expr: Box::new(value),
                 data_type: DataType::DoublePrecision,
                 array: false,
                 format: None,

@@ -12,10 +12,12 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator,
-    ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+    Aggregate, BinaryExpr, ColumnarValue, Distinct, Expr, ExprSchemable, GroupingSet, LogicalPlan, LogicalPlanBuilder,
+    Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::walk;
 
 /// A comparison with zero. None where it is none, or not of floats.
 pub(super) fn compared(b: &BinaryExpr, schema: &DFSchemaRef) -> Option<Expr> {
@@ -81,17 +83,69 @@ impl AnalyzerRule for UnsignedKeys {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(keys).map(|t| t.data)
+        let plan = plan.transform_up_with_subqueries(keys)?.data;
+        walk::expressions(plan, &|expr, schema| compared_inside(expr, schema))
     }
+}
+
+/// Comparisons that an expression makes without an operator.
+fn compared_inside(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::InSubquery(mut found)
+            if is_float(&found.expr, schema) && !is_call(&found.expr) && !found.expr.contains_outer() =>
+        {
+            *found.expr = plus_zero(&found.expr);
+            found.subquery.subquery = unsigned_columns(&found.subquery.subquery)?;
+            Transformed::yes(Expr::InSubquery(found))
+        }
+        Expr::SetComparison(mut found)
+            if is_float(&found.expr, schema) && !is_call(&found.expr) && !found.expr.contains_outer() =>
+        {
+            *found.expr = plus_zero(&found.expr);
+            found.subquery.subquery = unsigned_columns(&found.subquery.subquery)?;
+            Transformed::yes(Expr::SetComparison(found))
+        }
+        Expr::Case(mut case) if case.expr.as_deref().is_some_and(|e| is_float(e, schema) && !is_call(e)) => {
+            let whens = case.when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+            for e in whens.chain(case.expr.as_deref_mut()) {
+                *e = plus_zero(e);
+            }
+            Transformed::yes(Expr::Case(case))
+        }
+        Expr::ScalarFunction(mut f) if f.name() == "nullif" && f.args.iter().any(|a| is_key(a, schema)) => {
+            let [value, other] = f.args.as_mut_slice() else { return Ok(Transformed::no(Expr::ScalarFunction(f))) };
+            if value.is_volatile() {
+                *value = plus_zero(value);
+                *other = plus_zero(other);
+                return Ok(Transformed::yes(Expr::ScalarFunction(f)));
+            }
+            // The value itself comes out, sign and all.
+            let null = lit(ScalarValue::try_from(&value.get_type(schema)?)?);
+            let same = plus_zero(value).eq(plus_zero(other));
+            Transformed::yes(when(same, null).otherwise(value.clone())?)
+        }
+        other => Transformed::no(other),
+    })
+}
+
+/// The same rows, without signs of zeros.
+fn unsigned_columns(plan: &Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
+    if !plan.schema().fields().iter().any(|f| f.data_type().is_floating()) {
+        return Ok(Arc::clone(plan));
+    }
+    let columns = plan.schema().columns().into_iter().map(Expr::Column);
+    let columns: Vec<Expr> = columns.map(|e| if is_key(&e, plan.schema()) { named(e) } else { e }).collect();
+    Ok(Arc::new(LogicalPlanBuilder::from(plan.as_ref().clone()).project(columns)?.build()?))
 }
 
 fn keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
     match plan {
         LogicalPlan::Aggregate(Aggregate { input, group_expr, aggr_expr, .. })
-            if group_expr.iter().any(|e| is_key(e, &schema)) || aggr_expr.iter().any(|e| has_distinct(e, &schema)) =>
+            if group_expr.iter().any(|e| is_group_key(e, &schema))
+                || aggr_expr.iter().any(|e| has_distinct(e, &schema)) =>
         {
-            let group = group_expr.into_iter().map(|e| if is_key(&e, &schema) { named(e) } else { e }).collect();
+            let group = group_expr.into_iter().map(|e| group_key(e, &schema)).collect();
             let aggregates = aggr_expr
                 .into_iter()
                 .map(|e| if has_distinct(&e, &schema) { distinct(e, &schema) } else { Ok(e) })
@@ -101,10 +155,22 @@ fn keys(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         LogicalPlan::Distinct(Distinct::All(input))
             if input.schema().fields().iter().any(|f| f.data_type().is_floating()) =>
         {
-            let columns = input.schema().columns().into_iter().map(Expr::Column);
-            let columns: Vec<Expr> = columns.map(|e| if is_key(&e, input.schema()) { named(e) } else { e }).collect();
-            let input = LogicalPlanBuilder::from(input.as_ref().clone()).project(columns)?.build()?;
-            Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(Arc::new(input)))))
+            Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::All(unsigned_columns(&input)?))))
+        }
+        LogicalPlan::Distinct(Distinct::On(mut distinct)) if distinct.on_expr.iter().any(|e| is_key(e, &schema)) => {
+            let sorts = distinct.sort_expr.iter_mut().flatten().map(|sort| &mut sort.expr);
+            // What is sorted by begins with the keys.
+            for e in sorts.take(distinct.on_expr.len()).chain(&mut distinct.on_expr) {
+                key(e, &schema);
+            }
+            Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(distinct))))
+        }
+        LogicalPlan::RecursiveQuery(mut query)
+            if query.is_distinct && query.static_term.schema().fields().iter().any(|f| f.data_type().is_floating()) =>
+        {
+            query.static_term = unsigned_columns(&query.static_term)?;
+            query.recursive_term = unsigned_columns(&query.recursive_term)?;
+            Ok(Transformed::yes(LogicalPlan::RecursiveQuery(query)))
         }
         LogicalPlan::Join(mut join) if join.on.iter().any(|(l, r)| is_key(l, &schema) && is_key(r, &schema)) => {
             for (left, right) in &mut join.on {
@@ -124,13 +190,39 @@ fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
 }
 
 fn is_key(expr: &Expr, schema: &DFSchema) -> bool {
-    let call = match expr {
-        Expr::Alias(alias) => alias.expr.as_ref(),
+    is_float(expr, schema) && !is_call(expr) && !matches!(bare(expr), Expr::GroupingSet(_) | Expr::Literal(..))
+}
+
+/// Whether the sign is gone already.
+fn is_call(expr: &Expr) -> bool {
+    matches!(bare(expr), Expr::ScalarFunction(f) if f.name() == NAME)
+}
+
+fn bare(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => &alias.expr,
         other => other,
-    };
-    is_float(expr, schema)
-        && !matches!(call, Expr::ScalarFunction(f) if f.name() == NAME)
-        && !matches!(call, Expr::GroupingSet(_) | Expr::Literal(..))
+    }
+}
+
+fn is_group_key(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::GroupingSet(sets) => sets.distinct_expr().into_iter().any(|e| is_key(e, schema)),
+        other => is_key(other, schema),
+    }
+}
+
+fn group_key(expr: Expr, schema: &DFSchema) -> Expr {
+    let all = |exprs: Vec<Expr>| exprs.into_iter().map(|e| group_key(e, schema)).collect();
+    match expr {
+        Expr::GroupingSet(GroupingSet::Rollup(exprs)) => Expr::GroupingSet(GroupingSet::Rollup(all(exprs))),
+        Expr::GroupingSet(GroupingSet::Cube(exprs)) => Expr::GroupingSet(GroupingSet::Cube(all(exprs))),
+        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => {
+            Expr::GroupingSet(GroupingSet::GroupingSets(sets.into_iter().map(all).collect()))
+        }
+        other if is_key(&other, schema) => named(other),
+        other => other,
+    }
 }
 
 fn named(expr: Expr) -> Expr {

@@ -183,7 +183,7 @@ async fn as_query(
     // Nobody sees the table before its rows are in it: what fails takes back files that have no name yet, and never
     // a table that others may have changed, or dropped and made again. Goes on where the client goes away.
     let (lake, relation) = (ctx.engine.lake.clone(), name.clone());
-    let (staged, rows) = super::streaming_table::detached(ctx, async move {
+    let (staged, rows) = run::detached(ctx, async move {
         let mut staged = lake.stage_table(table).await.map_err(|e| taken(&relation, e))?;
         let Some(rows) = filled else { return Ok((Unpublished(Some(staged)), None)) };
         let rows = super::insert::fit(rows, staged.info().schema.clone(), relation.name.clone());
@@ -198,7 +198,7 @@ async fn as_query(
         return Ok(Outcome::done("CREATE TABLE AS"));
     }
     let relation = name.clone();
-    super::streaming_table::detached(ctx, async move {
+    run::detached(ctx, async move {
         let _names = names;
         staged.publish().await.map_err(|e| taken(&relation, e))
     })

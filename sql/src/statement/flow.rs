@@ -18,7 +18,6 @@ use super::replay;
 use super::schema;
 use super::secret::{skipping_drop, undefined};
 use super::stream;
-use super::streaming_table::detached;
 use crate::dialect::{
     self, AlterFlow, AlterFlowAction, CreateStreamingTable, FlowOptions, Name, ObjectKind, Options, Statement,
 };
@@ -27,6 +26,7 @@ use crate::error::Result;
 use crate::plan::flow::{self as plan, Bound, CompiledFlow};
 use crate::plan::letters::FlowLetters;
 use crate::plan::relation::{self, StreamRelation};
+use crate::run::detached;
 use crate::run::guard;
 use crate::session::{Login, Notice, Outcome, StatementContext};
 use crate::settings::Settings;

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::array::Array;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
@@ -13,13 +15,13 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor};
-use tidewater_catalogs::StreamColumn;
+use tidewater_catalogs::{StreamColumn, TargetRows};
 
-use super::change::Writable;
+use super::change::{RUNS, Writable};
 use crate::dialect::{fold, parse_type, type_name, walk};
 use crate::error::Result;
 use crate::plan::relation::StreamRelation;
-use crate::plan::{Planner, Purpose, assign, rewrite};
+use crate::plan::{Planner, Purpose, Target, assign, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
@@ -49,29 +51,70 @@ pub(super) async fn describe(
 }
 
 pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepared) -> Result<Outcome> {
+    if insert.overwrite {
+        return overwrite(ctx, insert, prepared).await;
+    }
     let (checked, stream) = run::guard(&ctx.cancel, ctx.deadline, async {
         let checked = check(ctx, insert).await?;
         let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
-        let stream = rows(ctx, &checked, &types).await?;
+        let stream = rows(ctx, &checked, &types, None).await?;
         Ok((checked, stream))
     })
     .await?;
     let name = checked.name.clone();
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        Writable::Table(table) => {
-            super::streaming_table::detached(ctx, async move { Ok(table.append(stream).await?) }).await?
-        }
+        Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
         Writable::Branch(table, branch) => {
-            let append = async move { Ok(table.append_to_branch(&branch, stream).await?) };
-            super::streaming_table::detached(ctx, append).await?
+            run::detached(ctx, async move { Ok(table.append_to_branch(&branch, stream).await?) }).await?
         }
-        Writable::Stream(relation) => {
-            super::streaming_table::detached(ctx, async move { produce(&relation, stream).await }).await?
-        }
+        Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
     tracing::debug!(table = %name, rows = written, "rows inserted");
     Ok(Outcome::done(format!("INSERT 0 {written}")))
+}
+
+/// INSERT OVERWRITE: the rows come in the place of all that are there. The table may be read for them.
+async fn overwrite(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepared) -> Result<Outcome> {
+    let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
+    let mut runs = 0;
+    loop {
+        runs += 1;
+        let (table, stream, here) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let checked = check(ctx, insert).await?;
+            let Writable::Table(table) = &checked.target else {
+                return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", checked.name))
+                    .with_detail("The records of a topic cannot be replaced."));
+            };
+            let replaced = Arc::new(Replaced::default());
+            let target = Target { table: Arc::clone(table), rows: replaced.clone() };
+            let stream = rows(ctx, &checked, &types, Some(&target)).await?;
+            Ok((target.table, stream, replaced.read.load(Ordering::Relaxed)))
+        })
+        .await?;
+        let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here).await?) }).await;
+        match done {
+            Ok(written) => return Ok(Outcome::done(format!("INSERT 0 {written}"))),
+            Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// All rows of a table that is overwritten.
+#[derive(Debug, Default)]
+struct Replaced {
+    /// Whether what comes is made of them.
+    read: AtomicBool,
+}
+
+impl TargetRows for Replaced {
+    fn provider(&self) -> Result<Arc<dyn TableProvider>, tidewater_catalogs::Error> {
+        Err(tidewater_catalogs::Error::internal("rows that are overwritten have no places"))
+    }
+    fn reads_table(&self) {
+        self.read.store(true, Ordering::Relaxed);
+    }
 }
 
 async fn produce(relation: &StreamRelation, mut rows: SendableRecordBatchStream) -> Result<u64> {
@@ -94,7 +137,7 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
     let TableObject::TableName(object) = &insert.table else {
         return Err(SqlError::unsupported("INSERT INTO a function is not supported"));
     };
-    let (shown, target) = super::change::find_writable(ctx, object).await?;
+    let (shown, target) = super::change::find_target(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
         Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.fields().iter().cloned().collect(),
         Writable::Stream(stream) => stream
@@ -151,8 +194,6 @@ fn refuse_clauses(insert: &Insert) -> Result<()> {
         "ON CONFLICT"
     } else if insert.returning.is_some() {
         "RETURNING"
-    } else if insert.overwrite {
-        "INSERT OVERWRITE"
     } else if insert.partitioned.is_some()
         || insert.or.is_some()
         || insert.ignore
@@ -405,9 +446,10 @@ async fn rows(
     ctx: &StatementContext<'_>,
     checked: &Checked,
     types: &[Option<DataType>],
+    target: Option<&Target>,
 ) -> Result<SendableRecordBatchStream> {
-    let mut planned =
-        Planner::new(ctx, Purpose::Execute).committed().query(&checked.source, types, Some(ctx.params)).await?;
+    let planner = Planner { target, ..Planner::new(ctx, Purpose::Execute).committed() };
+    let mut planned = planner.query(&checked.source, types, Some(ctx.params)).await?;
     let schema = planned.plan.schema().clone();
     let given = schema.fields().len();
     if given > checked.columns.len() {

@@ -1,5 +1,6 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
+mod alter_table;
 mod call;
 mod catalog;
 mod change;
@@ -11,6 +12,7 @@ mod dry_run;
 mod explain;
 mod flow;
 mod insert;
+mod optimize;
 mod reference;
 mod replay;
 mod schema;
@@ -22,6 +24,8 @@ mod stream;
 mod streaming_table;
 mod subscribe;
 mod transaction;
+mod truncate;
+mod vacuum;
 
 use arrow::datatypes::DataType;
 use sqlparser::ast;
@@ -82,6 +86,8 @@ pub(crate) async fn describe(
         Statement::Explain(what) => Ok((Vec::new(), Some(explain::columns(what)))),
         Statement::Subscribe(what) => subscribe::describe(ctx, what).await,
         Statement::ReplayDlq(_) => Ok((Vec::new(), Some(replay::columns()))),
+        Statement::Optimize(_) => Ok((Vec::new(), Some(optimize::columns()))),
+        Statement::Vacuum(_) => Ok((Vec::new(), Some(vacuum::columns()))),
         Statement::Call(what) => Ok((Vec::new(), Some(call::columns(what)?))),
         _ => none,
     }
@@ -98,6 +104,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
             ast::Statement::Delete(delete) => change::execute(ctx, delete, prepared).await,
             ast::Statement::Update(update) => change::execute(ctx, update, prepared).await,
             ast::Statement::Merge(merge) => change::execute(ctx, merge, prepared).await,
+            ast::Statement::Truncate(truncate) => truncate::truncate(ctx, truncate).await,
             ast::Statement::ShowVariable { variable } => set::show(ctx, variable),
             ast::Statement::Deallocate { .. } => Ok(Outcome::done("DEALLOCATE")),
             other => Err(refused(other)),
@@ -113,7 +120,10 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::CreateStream(create) => stream::create_stream(ctx, create).await,
         Statement::CreateStreamingTable(create) => streaming_table::create_streaming_table(ctx, create).await,
         Statement::AlterFlow(alter) => flow::alter_flow(ctx, alter).await,
+        Statement::AlterTable(alter) => alter_table::alter_table(ctx, alter).await,
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
+        Statement::Optimize(what) => optimize::optimize(ctx, what).await,
+        Statement::Vacuum(what) => vacuum::vacuum(ctx, what).await,
         Statement::AlterReference(alter) => reference::alter_reference(ctx, alter).await,
         Statement::Call(what) => call::call(ctx, what).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
@@ -151,6 +161,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
             ast::Statement::Delete(_) => "DELETE",
             ast::Statement::Update(_) => "UPDATE",
             ast::Statement::Merge(_) => "MERGE",
+            ast::Statement::Truncate(_) => "TRUNCATE",
             _ => return None,
         },
         Statement::ValidateConnection(_)
@@ -171,7 +182,10 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::CreateStream(_) => "CREATE STREAM",
         Statement::CreateStreamingTable(_) => "CREATE STREAMING TABLE",
         Statement::AlterFlow(_) => "ALTER FLOW",
+        Statement::AlterTable(alter) => alter.tag,
         Statement::ReplayDlq(_) => "REPLAY DLQ",
+        Statement::Optimize(_) => "OPTIMIZE",
+        Statement::Vacuum(_) => "VACUUM",
         Statement::AlterReference(_) => "ALTER TABLE",
         Statement::Call(_) => "CALL",
         Statement::Drop(_) => "DROP",
@@ -182,7 +196,6 @@ fn writes(statement: &Statement) -> Option<&'static str> {
 fn refused(statement: &ast::Statement) -> SqlError {
     use ast::Statement as S;
     let (what, hint) = match statement {
-        S::Truncate(_) => ("TRUNCATE", "DELETE FROM table takes all rows out."),
         S::CreateView(_) => {
             ("CREATE VIEW", "Put the query into a WITH clause, or keep its result with CREATE TABLE … AS.")
         }
@@ -191,9 +204,6 @@ fn refused(statement: &ast::Statement) -> SqlError {
         }
         S::CreateTable(_) => {
             ("this form of CREATE TABLE", "Write CREATE TABLE name (column type, …) or CREATE TABLE name AS SELECT ….")
-        }
-        S::AlterTable(_) => {
-            ("ALTER TABLE", "Create a new table with the columns you need and fill it with INSERT … SELECT.")
         }
         S::CreateIndex(_) => (
             "CREATE INDEX",

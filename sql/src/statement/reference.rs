@@ -7,11 +7,10 @@ use tidewater_catalogs::{
 };
 
 use super::secret::skipping_drop;
-use super::streaming_table::detached;
 use crate::dialect::{AlterReference, Name, ObjectKind};
 use crate::error::Result;
 use crate::plan::relation::{self, Relation};
-use crate::run::guard;
+use crate::run::{detached, guard};
 use crate::session::{Notice, Outcome, StatementContext};
 use crate::{SqlError, SqlState};
 

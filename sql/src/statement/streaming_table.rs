@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
 
 use tidewater_catalogs::{DefinitionKind, NewTable, PartitionField, StartPosition, TableName};
@@ -14,6 +13,7 @@ use crate::dialect::{self, CreateMode, CreateStreamingTable, FlowOptions, Object
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::plan::relation::new_name;
+use crate::run;
 use crate::run::guard;
 use crate::session::{Notice, Outcome, StatementContext};
 use crate::{SqlError, SqlState};
@@ -111,25 +111,8 @@ pub(super) async fn create_streaming_table(
         properties: stored_properties,
     };
     let names = schema::lock_names(ctx).await?;
-    detached(ctx, plan.run(names)).await?;
+    run::detached(ctx, plan.run(names)).await?;
     done
-}
-
-/// Runs to its end even where the client goes away, so that nothing stays half made.
-pub(super) async fn detached<T: Send + 'static>(
-    ctx: &StatementContext<'_>,
-    work: impl Future<Output = Result<T>> + Send + 'static,
-) -> Result<T> {
-    match ctx.engine.query_runtime.spawn(work).await {
-        Ok(done) => done,
-        // The end of the query runtime: nobody knows how far it came.
-        Err(e) if e.is_cancelled() => Err(SqlError::new(
-            SqlState::COMPLETION_UNKNOWN,
-            "the server stopped before the statement had ended: it may have taken effect",
-        )
-        .with_hint("Look at the table before you run the statement again.")),
-        Err(e) => Err(SqlError::internal("a task of the statement broke off").with_detail(e.to_string())),
-    }
 }
 
 /// What is left to do once all is known to be right.

@@ -29,20 +29,21 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation};
 use tidewater_catalogs::{
-    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, StagedFiles, StagingWriter, TableChange,
+    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, StagedFiles, StagingWriter, TableChange, TargetRows,
 };
 use uuid::Uuid;
 
 use crate::attempts::{self, Commit};
 use crate::commit::anchor::COMMIT_UUID;
-use crate::commit::{Base, Change, Staged, stage};
+use crate::commit::{Base, Change, Removal, Staged, stage};
 use crate::lake::Lake;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
 use crate::writer::{FileWriter, from_staged, writable};
 use marks::Marks;
-pub(crate) use mode::check as check_properties;
-use mode::{Isolation, Mode};
+use mode::Mode;
+pub(crate) use mode::{Isolation, check as check_properties};
+pub(crate) use valid::check as check_unchanged;
 
 /// Files of deleted positions that are in memory at a time.
 const FILES_AT_ONCE: usize = 32;
@@ -174,8 +175,7 @@ impl RowChange {
     }
 }
 
-#[async_trait]
-impl TableChange for RowChange {
+impl TargetRows for RowChange {
     fn provider(&self) -> Result<Arc<dyn TableProvider>> {
         scan::targets(Arc::clone(&self.state), Arc::clone(&self.places))
     }
@@ -183,9 +183,13 @@ impl TableChange for RowChange {
     fn reads_table(&self) {
         self.places.read_whole();
     }
+}
 
+#[async_trait]
+impl TableChange for RowChange {
     async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed> {
         let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
         let (marks, changed) = self.take(input, repeated, &mut writer).await?;
@@ -226,8 +230,9 @@ impl Commit for Rows<'_> {
             },
             commit: self.commit,
             add,
+            add_sequence: None,
             add_deletes: self.outcome.deletes.clone(),
-            remove: self.outcome.remove.clone(),
+            remove: Removal::Files(self.outcome.remove.clone()),
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
             anchor: None,
             branch: None,

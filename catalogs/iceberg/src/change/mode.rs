@@ -26,7 +26,7 @@ impl Mode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Isolation {
+pub(crate) enum Isolation {
     /// As if the statement ran where it commits: rows that came meanwhile count.
     Serializable,
     /// As if it ran where it began, as long as nobody else changed the same rows.

@@ -12,11 +12,12 @@ use iceberg::spec::Operation;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tidewater_catalogs::{
-    ChangeKind, Changed, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, Repeated, Result, StagingWriter,
-    TableChange, TableName, Transform,
+    Alteration, ChangeKind, Changed, Compacted, ErrorKind, LakeCatalog, LakeTable, NamedPartition, NewTable,
+    PartitionField, PartitionRef, Repeated, Result, StagingWriter, TableChange, TableCompaction, TableName, Transform,
+    VacuumRetention, Vacuumed,
 };
 
-use crate::commit::{Change, stage};
+use crate::commit::{Change, Removal, stage};
 use crate::lake::Swap;
 use crate::writer::{FileWriter, from_staged};
 use uuid::Uuid;
@@ -200,7 +201,8 @@ async fn compact(lake: &TestLake) {
     let files = writer.finish().await.unwrap();
     let add = files.files.iter().map(|f| from_staged(&state.metadata, f)).collect::<Result<Vec<_>>>().unwrap();
     let base = lake.lake.shared().base(state).await.unwrap();
-    let change = Change { operation: Operation::Replace, commit, add, remove, ..Change::default() };
+    let change =
+        Change { operation: Operation::Replace, commit, add, remove: Removal::Files(remove), ..Change::default() };
     let staged = stage(&base, change, lake.lake.shared().now_ms()).await.unwrap();
     assert!(matches!(lake.lake.shared().swap(&base, staged).await, Swap::Done(_)));
 }
@@ -264,7 +266,123 @@ async fn a_row_that_is_named_twice_is_refused_or_counts_once() {
     assert_eq!(lake.count("t").await, 9);
 }
 
-/// Histories of appends, deletes and updates, in every mode, against a map.
+fn partition(field: PartitionField, has: bool) -> Alteration {
+    if has {
+        Alteration::DropPartition(PartitionRef::Field(field))
+    } else {
+        Alteration::AddPartition(NamedPartition { field, name: None })
+    }
+}
+
+async fn chosen(lake: &TestLake, condition: &str) -> Arc<dyn TableCompaction> {
+    let compaction = newest(lake).await.compaction(2).unwrap();
+    let context = SessionContext::new();
+    context.register_table("t", compaction.provider().unwrap()).unwrap();
+    let frame = context.sql(&format!("SELECT 1 FROM t WHERE {condition}")).await.unwrap();
+    frame.create_physical_plan().await.unwrap();
+    compaction
+}
+
+async fn compacted(lake: &TestLake, condition: &str) -> Compacted {
+    chosen(lake, condition).await.run(false).await.unwrap()
+}
+
+#[tokio::test]
+async fn small_files_become_one_and_deleted_rows_stay_out() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[("write.delete.mode", "merge-on-read")], vec![]).await;
+    for i in 0..4 {
+        append(t.as_ref(), vec![rows(i * 10, i * 10 + 10)]).await.unwrap();
+    }
+    delete(&lake, "id IN (3, 17)").await;
+    let told = chosen(&lake, "true").await.run(true).await.unwrap();
+    assert_eq!((told.files_removed, told.files_added, told.delete_files_removed), (4, 0, 2));
+    let before = contents(&lake).await;
+    let began = newest(&lake).await.info().current_snapshot.clone().unwrap().snapshot_id;
+    let done = compacted(&lake, "true").await;
+    assert_eq!((done.files_removed, done.files_added, done.delete_files_removed), (4, 1, 2));
+    assert_eq!(contents(&lake).await, before);
+    let (operation, summary) = summary(&lake).await;
+    assert_eq!(operation, "replace");
+    assert_eq!((summary["total-data-files"].as_str(), summary["total-delete-files"].as_str()), ("1", "0"));
+    assert_eq!(summary["total-records"], "38");
+    assert_eq!(compacted(&lake, "true").await, Compacted::default());
+
+    // What deletes by key from then on reaches rows of the state that was read.
+    let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
+    let read = state.metadata.snapshot_by_id(began).unwrap().sequence_number();
+    for manifest in crate::commit::current_manifests(&state).await.unwrap() {
+        for entry in crate::commit::load_manifest(&state, &manifest).await.unwrap().entries() {
+            if entry.is_alive() {
+                assert_eq!(entry.sequence_number(), Some(read));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_compaction_brings_back_no_row_and_lets_others_append() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[("write.delete.mode", "merge-on-read")], vec![]).await;
+    for i in 0..3 {
+        append(t.as_ref(), vec![rows(i * 10, i * 10 + 10)]).await.unwrap();
+    }
+    let late = chosen(&lake, "true").await;
+    delete(&lake, "id = 5").await;
+    assert_eq!(late.run(false).await.unwrap(), Compacted { conflicts: 1, ..Compacted::default() });
+    assert_eq!(lake.count("t").await, 29);
+    let chosen = chosen(&lake, "true").await;
+    append(t.as_ref(), vec![rows(100, 110)]).await.unwrap();
+    assert_eq!(chosen.run(false).await.unwrap().files_removed, 3);
+    assert_eq!(lake.count("t").await, 39);
+}
+
+#[tokio::test]
+async fn a_vacuum_leaves_the_files_that_are_named() {
+    let lake = TestLake::new().await;
+    let t = table(&lake, &[], vec![]).await;
+    for i in 0..4 {
+        append(t.as_ref(), vec![rows(i * 10, i * 10 + 10)]).await.unwrap();
+    }
+    delete(&lake, "id = 5").await;
+    compacted(&lake, "true").await;
+    // Of a statement that was given up, and of one that goes on.
+    let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
+    let files = async |commit: Uuid| {
+        let mut writer: Box<dyn StagingWriter> =
+            Box::new(FileWriter::new(state.storage.clone(), &state, commit).unwrap());
+        for batch in query(newest(&lake).await.as_ref(), "SELECT * FROM t").await {
+            writer.write(batch).await.unwrap();
+        }
+        writer.finish().await.unwrap()
+    };
+    let going = Uuid::now_v7();
+    let entered = lake.lake.shared().in_flight.enter(going);
+    files(going).await;
+    files(Uuid::now_v7()).await;
+
+    let all = VacuumRetention { age_ms: Some(0), snapshots: None };
+    let listed = || state.storage.list(state.metadata.location());
+    let before = listed().await.unwrap();
+    let default = newest(&lake).await.vacuum(VacuumRetention::default(), false).await.unwrap();
+    assert_eq!(default, Vacuumed::default());
+    let told = newest(&lake).await.vacuum(all, true).await.unwrap();
+    assert_eq!(listed().await.unwrap(), before);
+    let done = newest(&lake).await.vacuum(all, false).await.unwrap();
+    assert_eq!((told.snapshots, done.snapshots), (5, 5));
+    let left = listed().await.unwrap();
+    assert_eq!(left.iter().filter(|f| f.contains(&going.to_string())).count(), 1);
+    drop(entered);
+    newest(&lake).await.vacuum(all, false).await.unwrap();
+    let left = listed().await.unwrap();
+    assert_eq!(left.iter().filter(|f| f.ends_with(".parquet")).count(), 1);
+    // The newest metadata file and those that its log names, a list, a manifest, a data file.
+    let now = lake.lake.table_state(&TableName::public("t")).await.unwrap();
+    assert_eq!(left.len(), 1 + now.metadata.metadata_log().len() + 3, "{left:?}");
+    assert_eq!(lake.count("t").await, 39);
+}
+
+/// Histories of appends, deletes, updates, compactions, vacuums and partitions, in every mode, against a map.
 #[tokio::test]
 async fn histories_end_as_in_a_map() {
     for seed in 0..12_u64 {
@@ -286,7 +404,17 @@ async fn histories_end_as_in_a_map() {
         for step in 0..25 {
             let (low, width) = (random.random_range(0..next.max(1)), random.random_range(1..60));
             let high = low + width;
-            match random.random_range(0..3) {
+            match random.random_range(0..7) {
+                3 => drop(compacted(&lake, &format!("id >= {low} AND id < {}", low + 200)).await),
+                4 => {
+                    let retention = VacuumRetention { age_ms: Some(0), snapshots: Some(random.random_range(1..4)) };
+                    newest(&lake).await.vacuum(retention, false).await.unwrap();
+                }
+                5 => {
+                    let field = PartitionField { column: "id".to_string(), transform: Transform::Bucket(5) };
+                    let has = newest(&lake).await.info().partition_by.contains(&field);
+                    newest(&lake).await.alter(&[partition(field, has)]).await.unwrap();
+                }
                 0 => {
                     append(t.as_ref(), vec![rows(next, next + 40)]).await.unwrap();
                     model.extend((next..next + 40).map(|i| (i, (i % 7 != 0).then(|| format!("name {i}")))));

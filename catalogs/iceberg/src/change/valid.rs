@@ -13,7 +13,7 @@ use crate::state::TableState;
 
 /// `Conflict` where a touched file is gone, somebody else deleted rows of it, or (serializable) rows came that the
 /// change would have had to look at. Gives the base back with its manifests, which were read for this.
-pub(super) async fn check(
+pub(crate) async fn check(
     began: &TableState,
     base: &Base,
     touched: &[Arc<TargetFile>],
@@ -21,11 +21,10 @@ pub(super) async fn check(
     isolation: Isolation,
 ) -> Result<Base> {
     let state = &base.state;
+    same_shape(&began.metadata, &state.metadata)?;
     if state.metadata.current_snapshot_id() == began.metadata.current_snapshot_id() {
-        same_shape(&began.metadata, &state.metadata)?;
         return Ok(base.clone());
     }
-    same_shape(&began.metadata, &state.metadata)?;
     let Some(only_replaced) = descent(&state.metadata, began.metadata.current_snapshot_id()) else {
         return Err(conflict("the table was set back to another snapshot"));
     };

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use iceberg::TableRequirement;
 use iceberg::spec::{
-    MAIN_BRANCH, ManifestList, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata,
-    TableMetadataBuilder,
+    MAIN_BRANCH, Operation, Snapshot, SnapshotReference, SnapshotRetention, TableMetadata, TableMetadataBuilder,
 };
 use tidewater_catalogs::{Error, FLOW_REFERENCE_PREFIX, Result};
 
 use super::anchor::{self, Descent};
-use super::manifests::read;
+use super::manifests::of as manifests_of;
 use super::references::references;
 use super::stage::{Next, Staged, expired};
 use crate::error;
@@ -27,22 +26,50 @@ const WORTH_COUNT: usize = 100;
 /// A store far away takes them together for the time of one.
 const LISTS_AT_ONCE: usize = 16;
 
+/// Which snapshots are too old. By default those that the table's properties say, once there are enough of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Expiry {
+    /// In the place of the properties.
+    pub(crate) age_ms: Option<u64>,
+    pub(crate) keep: Option<u64>,
+    /// However few there are.
+    pub(crate) all: bool,
+}
+
+/// Snapshots that would go.
+pub(crate) async fn expirable(
+    lake: &Lake,
+    state: &Arc<TableState>,
+    expiry: Expiry,
+    now_ms: i64,
+) -> Result<Vec<Arc<Snapshot>>> {
+    let base = lake.base(Arc::clone(state)).await?;
+    let mut refs = references(&base)?;
+    let outdated = outdated(&state.metadata, &refs, now_ms)?;
+    refs.retain(|name, _| !outdated.contains(name));
+    let old = too_old(&state.metadata, &refs, expiry, now_ms)?;
+    Ok(old.into_iter().cloned().collect())
+}
+
 /// Drops old snapshots from the table, then removes the metadata files that only they named. Data files are never
-/// removed: those that only an expired snapshot names are left for orphan removal.
-pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> Result<()> {
+/// removed: those that only an expired snapshot names are left for a vacuum. Returns the snapshots that went; none
+/// where someone else committed meanwhile.
+pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, expiry: Expiry, now_ms: i64) -> Result<HashSet<i64>> {
+    let none = HashSet::new();
     let metadata = &state.metadata;
     if !p::get(metadata.properties(), p::GC)? {
-        return Ok(());
+        return Ok(none);
     }
     let base = lake.base(Arc::clone(&state)).await?;
     let refs = references(&base)?;
     let outdated = outdated(metadata, &refs, now_ms)?;
     let mut kept = refs.clone();
     kept.retain(|name, _| !outdated.contains(name));
-    let old = expirable(metadata, &kept, now_ms)?;
-    let worth = !old.is_empty() && old.len() >= (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT);
+    let old = too_old(metadata, &kept, expiry, now_ms)?;
+    let enough = if expiry.all { 0 } else { (metadata.snapshots().len() / WORTH_SHARE).min(WORTH_COUNT) };
+    let worth = !old.is_empty() && old.len() >= enough;
     if !worth && outdated.is_empty() {
-        return Ok(());
+        return Ok(none);
     }
     let ids: Vec<i64> = old.iter().map(|s| s.snapshot_id()).collect();
     let notes = descents(metadata, &ids)?;
@@ -79,9 +106,10 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, now_ms: i64) -> 
         Swap::Done(next) => {
             let garbage = still_garbage(&next.state, &kept, garbage).await?;
             tracing::debug!(table = %state.name, snapshots = ids.len(), files = garbage.len(), "snapshots expired");
-            next.state.storage.delete(garbage).await
+            next.state.storage.delete(garbage).await?;
+            Ok(ids.into_iter().collect())
         }
-        Swap::Moved => Ok(()),
+        Swap::Moved => Ok(none),
         // Not known to be expired, so nothing is removed; the files are orphans if it was.
         Swap::Unknown(e) | Swap::Refused(e) => Err(e),
     }
@@ -122,13 +150,14 @@ fn outdated(metadata: &TableMetadata, refs: &HashMap<String, SnapshotReference>,
 }
 
 /// Snapshots that no rule keeps: what tags name, what a branch still has to keep, and everything young stays.
-fn expirable<'a>(
+fn too_old<'a>(
     metadata: &'a TableMetadata,
     refs: &HashMap<String, SnapshotReference>,
+    expiry: Expiry,
     now_ms: i64,
 ) -> Result<Vec<&'a Arc<Snapshot>>> {
-    let default_age = p::get(metadata.properties(), p::SNAPSHOT_AGE_MS)?;
-    let default_keep = p::get(metadata.properties(), p::SNAPSHOTS_TO_KEEP)?.max(1);
+    let default_age = expiry.age_ms.map_or_else(|| p::get(metadata.properties(), p::SNAPSHOT_AGE_MS), Ok)?;
+    let default_keep = expiry.keep.map_or_else(|| p::get(metadata.properties(), p::SNAPSHOTS_TO_KEEP), Ok)?.max(1);
     // No rule lets go of what is younger than all of them ask; walking along the branches is dear.
     let age = |reference: &SnapshotReference| match &reference.retention {
         SnapshotRetention::Branch { max_snapshot_age_ms, .. } => {
@@ -256,9 +285,5 @@ pub(crate) fn print(path: &str) -> u64 {
 }
 
 pub(crate) async fn manifest_paths(state: &TableState, snapshot: &Snapshot) -> Result<Vec<String>> {
-    let bytes = read(state, snapshot.manifest_list()).await?;
-    let version = state.metadata.format_version();
-    let list = ManifestList::parse_with_version(&bytes, version)
-        .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
-    Ok(list.entries().iter().map(|m| m.manifest_path.clone()).collect())
+    Ok(manifests_of(state, Some(snapshot)).await?.into_iter().map(|m| m.manifest_path).collect())
 }

@@ -1,14 +1,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter, ManifestWriter,
-    ManifestWriterBuilder, PartitionSpec, SchemaRef, SnapshotRef, TableMetadata,
+    DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestList, ManifestListWriter,
+    ManifestWriter, ManifestWriterBuilder, PartitionSpec, SchemaRef, Snapshot, TableMetadata,
 };
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::header;
+use super::stage::Removal;
 use crate::error;
 use crate::properties as p;
 use crate::state::TableState;
@@ -22,26 +24,16 @@ pub(crate) type NewFile = (String, Bytes);
 const TIER: u64 = 8;
 
 pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
-    of(state, state.metadata.current_snapshot()).await
+    of(state, state.metadata.current_snapshot().map(Arc::as_ref)).await
 }
 
 /// The manifests of the snapshot that a commit goes on top of.
-pub(crate) async fn of(state: &TableState, snapshot: Option<&SnapshotRef>) -> Result<Vec<ManifestFile>> {
-    match snapshot {
-        None => Ok(Vec::new()),
-        Some(snapshot) => {
-            let bytes = read(state, snapshot.manifest_list()).await?;
-            let list = iceberg::spec::ManifestList::parse_with_version(&bytes, state.metadata.format_version())
-                .map_err(|e| {
-                    error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list())
-                })?;
-            Ok(list.consume_entries().into_iter().collect())
-        }
-    }
-}
-
-pub(crate) async fn read(state: &TableState, location: &str) -> Result<Bytes> {
-    state.storage.read(location).await
+pub(crate) async fn of(state: &TableState, snapshot: Option<&Snapshot>) -> Result<Vec<ManifestFile>> {
+    let Some(snapshot) = snapshot else { return Ok(Vec::new()) };
+    let bytes = state.storage.read(snapshot.manifest_list()).await?;
+    let list = ManifestList::parse_with_version(&bytes, state.metadata.format_version())
+        .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
+    Ok(list.consume_entries().into_iter().collect())
 }
 
 pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
@@ -96,11 +88,12 @@ impl<'a> Namer<'a> {
     }
 }
 
-/// One manifest per partition spec of the added files.
+/// One manifest per partition spec of the added files. Without a sequence number their rows are as new as the snapshot.
 pub(crate) async fn added(
     namer: &mut Namer<'_>,
     content: ManifestContentType,
     files: Vec<(i32, DataFile)>,
+    sequence: Option<i64>,
     out: &mut Vec<NewFile>,
 ) -> Result<Vec<ManifestFile>> {
     let mut by_spec: BTreeMap<i32, Vec<DataFile>> = BTreeMap::new();
@@ -115,8 +108,8 @@ pub(crate) async fn added(
             .ok_or_else(|| Error::internal(format!("the table has no partition spec {spec_id}")))?;
         let schema = schema_of(namer.metadata, spec)?;
         let made = encode(namer, content, schema, spec.as_ref().clone(), |writer| {
-            // No sequence number: it is inherited from the snapshot, whatever that becomes.
-            files.into_iter().try_for_each(|file| writer.add_file(file, -1))
+            // One below zero is inherited from the snapshot, whatever that becomes.
+            files.into_iter().try_for_each(|file| writer.add_file(file, sequence.unwrap_or(-1)))
         });
         manifests.push(made.await.map(|(manifest, file)| {
             out.push(file);
@@ -147,27 +140,32 @@ pub(crate) struct Without {
     pub(crate) removed: Vec<(i32, DataFile)>,
 }
 
-/// Takes the files of `remove` out; the manifest beside each is looked at first. `Conflict` where one is not listed any
+/// Takes the files of `removal` out; the manifest beside each is looked at first. `Conflict` where one is not listed any
 /// more. Manifests that list no living file are left out, too.
 pub(crate) async fn without(
     state: &TableState,
     namer: &mut Namer<'_>,
     manifests: Vec<ManifestFile>,
-    remove: &HashMap<String, String>,
+    removal: &Removal,
     out: &mut Vec<NewFile>,
 ) -> Result<Without> {
+    let nothing = HashMap::new();
+    let (all, remove) = match removal {
+        Removal::All => (true, &nothing),
+        Removal::Files(files) => (false, files),
+    };
     let lives = |m: &ManifestFile| m.has_added_files() || m.has_existing_files();
     let (mut kept, mut rewritten, mut removed) = (Vec::new(), Vec::new(), Vec::new());
     let likely: HashSet<&String> = remove.values().collect();
     let (first, later): (Vec<_>, Vec<_>) =
         manifests.into_iter().filter(lives).partition(|m| likely.contains(&m.manifest_path));
     for source in first.into_iter().chain(later) {
-        if removed.len() == remove.len() {
+        if !all && removed.len() == remove.len() {
             kept.push(source);
             continue;
         }
         let manifest = state.cache.manifest(&state.storage, &state.metadata, &source).await?;
-        let goes = |e: &ManifestEntryRef| remove.contains_key(e.data_file().file_path());
+        let goes = |e: &ManifestEntryRef| all || remove.contains_key(e.data_file().file_path());
         let (gone, stay): (Vec<_>, Vec<_>) = manifest.entries().iter().filter(|e| e.is_alive()).partition(|e| goes(e));
         if gone.is_empty() {
             kept.push(source);

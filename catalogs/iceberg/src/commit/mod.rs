@@ -10,32 +10,38 @@ pub(crate) mod header;
 mod manifests;
 mod metadata_json;
 mod references;
+mod reshape;
 mod stage;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use iceberg::spec::Operation;
+use parking_lot::{Mutex, RwLock};
 use tidewater_catalogs::{
     AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Error, ErrorKind, Result, StagingWriter,
     TableHead,
 };
 
+use crate::in_flight::Entered;
 use crate::lake::{Lake, Swap};
 use crate::schema::without_ids;
 use crate::state::TableState;
 use crate::storage::Storage;
 use crate::writer::FileWriter;
-pub(crate) use expire::{manifest_paths, print};
+pub(crate) use expire::{Expiry, expirable, expire, manifest_paths, print};
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
+pub(crate) use manifests::of as manifests_of;
 pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use metadata_json::{MetadataJson, unpacked};
 pub(crate) use references::references;
-pub(crate) use stage::{Base, Change, Staged, metadata_file, stage};
+pub(crate) use reshape::reshape;
+pub(crate) use stage::{Base, Change, Removal, Staged, metadata_file, stage};
 
 /// A table that flows commit to, bound to one uuid.
 pub(crate) struct LakeCommitTable {
@@ -45,7 +51,9 @@ pub(crate) struct LakeCommitTable {
     bound: Arc<TableState>,
     schema: SchemaRef,
     /// With the newest credentials.
-    storage: parking_lot::RwLock<Storage>,
+    storage: RwLock<Storage>,
+    /// Commits that files were written for and that have not been made, as far as this handle knows.
+    writing: Mutex<HashMap<CommitUuid, Entered>>,
 }
 
 impl std::fmt::Debug for LakeCommitTable {
@@ -57,8 +65,8 @@ impl std::fmt::Debug for LakeCommitTable {
 impl LakeCommitTable {
     pub(crate) fn new(lake: Arc<Lake>, bound: Arc<TableState>) -> Self {
         let schema = without_ids(&bound.arrow_schema);
-        let storage = parking_lot::RwLock::new(bound.storage.clone());
-        Self { lake, bound, schema, storage }
+        let storage = RwLock::new(bound.storage.clone());
+        Self { lake, bound, schema, storage, writing: Mutex::default() }
     }
 
     async fn newest(&self) -> Result<Arc<TableState>> {
@@ -84,7 +92,9 @@ impl CommitTable for LakeCommitTable {
     }
 
     fn writer(&self, commit: CommitUuid) -> Result<Box<dyn StagingWriter>> {
-        Ok(Box::new(FileWriter::new(self.storage.read().clone(), &self.bound, commit)?))
+        let writer = FileWriter::new(self.storage.read().clone(), &self.bound, commit)?;
+        self.writing.lock().entry(commit).or_insert_with(|| self.lake.in_flight.enter(commit));
+        Ok(Box::new(writer))
     }
 
     async fn try_commit(&self, head: &TableHead, request: &CommitRequest) -> CommitReply {
@@ -97,7 +107,10 @@ impl CommitTable for LakeCommitTable {
             Err(e) => return CommitReply::Refused(e.with_context("table", &self.bound.name)),
         };
         match self.lake.swap(&base, staged).await {
-            Swap::Done(next) => CommitReply::Committed(self::head(next, &request.flow)),
+            Swap::Done(next) => {
+                self.writing.lock().remove(&request.commit_uuid);
+                CommitReply::Committed(self::head(next, &request.flow))
+            }
             Swap::Moved => CommitReply::Refused(moved(&self.bound)),
             Swap::Refused(e) => CommitReply::Refused(e.with_context("table", &self.bound.name)),
             Swap::Unknown(e) => CommitReply::Unknown(
@@ -113,7 +126,7 @@ impl CommitTable for LakeCommitTable {
     }
 
     async fn maintain(&self) -> Result<()> {
-        expire::expire(&self.lake, self.newest().await?, self.lake.now_ms()).await
+        expire(&self.lake, self.newest().await?, Expiry::default(), self.lake.now_ms()).await.map(|_| ())
     }
 }
 

@@ -85,16 +85,31 @@ impl Staged {
     }
 }
 
+/// Data and delete files that go.
+pub(crate) enum Removal {
+    /// By location, each with a manifest that may list it.
+    Files(HashMap<String, String>),
+    /// Whatever is there.
+    All,
+}
+
+impl Default for Removal {
+    fn default() -> Self {
+        Self::Files(HashMap::new())
+    }
+}
+
 /// What a commit does to the table.
 pub(crate) struct Change {
     pub(crate) operation: Operation,
     pub(crate) commit: Uuid,
     /// With the id of the partition spec: a `DataFile` does not tell.
     pub(crate) add: Vec<(i32, DataFile)>,
+    /// Where the rows of `add` are older than the snapshot: what deletes by key reaches rows with smaller ones.
+    pub(crate) add_sequence: Option<i64>,
     /// Files of position deletes.
     pub(crate) add_deletes: Vec<(i32, DataFile)>,
-    /// Locations of data and delete files that go, each with a manifest that may list it.
-    pub(crate) remove: HashMap<String, String>,
+    pub(crate) remove: Removal,
     pub(crate) summary: BTreeMap<String, String>,
     /// The anchor to move, in the same commit.
     pub(crate) anchor: Option<CommitRequest>,
@@ -108,8 +123,9 @@ impl Default for Change {
             operation: Operation::Append,
             commit: Uuid::nil(),
             add: Vec::new(),
+            add_sequence: None,
             add_deletes: Vec::new(),
-            remove: HashMap::new(),
+            remove: Removal::default(),
             summary: BTreeMap::new(),
             anchor: None,
             branch: None,
@@ -156,7 +172,7 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     };
     let before = match &base.manifests {
         Some(manifests) if branch == MAIN_BRANCH => manifests.as_ref().clone(),
-        _ => manifests::of(state, parent).await?,
+        _ => manifests::of(state, parent.map(Arc::as_ref)).await?,
     };
     let snapshot_id = new_snapshot_id(metadata);
     let sequence_number = metadata.next_sequence_number();
@@ -166,9 +182,9 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
 
     let without = manifests::without(state, &mut namer, before, &change.remove, &mut files).await?;
     let summary = summary(parent.map(|s| s.summary()), &change, &without.removed);
-    let Change { operation, add, add_deletes, anchor, .. } = change;
-    let mut all = manifests::added(&mut namer, ManifestContentType::Data, add, &mut files).await?;
-    all.extend(manifests::added(&mut namer, ManifestContentType::Deletes, add_deletes, &mut files).await?);
+    let Change { operation, add, add_sequence, add_deletes, anchor, .. } = change;
+    let mut all = manifests::added(&mut namer, ManifestContentType::Data, add, add_sequence, &mut files).await?;
+    all.extend(manifests::added(&mut namer, ManifestContentType::Deletes, add_deletes, None, &mut files).await?);
     all.extend(without.rewritten);
     all.extend(manifests::merged(state, &mut namer, without.kept, &mut files).await?);
     let (all, list) = manifests::list(&namer, parent_id, sequence_number, all).await?;

@@ -499,6 +499,7 @@ async fn expiry_removes_old_snapshots_and_nothing_that_lives() {
     super::expire::expire(
         lake.lake.shared(),
         lake.lake.table_state(&TableName::public("t")).await.unwrap(),
+        super::Expiry::default(),
         chrono::Utc::now().timestamp_millis() + 60_000,
     )
     .await
@@ -522,6 +523,7 @@ async fn expiry_removes_old_snapshots_and_nothing_that_lives() {
     super::expire::expire(
         lake.lake.shared(),
         lake.lake.table_state(&TableName::public("t")).await.unwrap(),
+        super::Expiry::default(),
         chrono::Utc::now().timestamp_millis() + 60_000,
     )
     .await
@@ -544,7 +546,7 @@ async fn a_paused_flow_outlives_the_expiry_of_what_came_after_it() {
     let expire = || async {
         let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
         let later = chrono::Utc::now().timestamp_millis() + 60_000;
-        super::expire::expire(lake.lake.shared(), state, later).await.unwrap();
+        super::expire::expire(lake.lake.shared(), state, super::Expiry::default(), later).await.unwrap();
     };
     for round in 0..3 {
         for i in 0..5 {

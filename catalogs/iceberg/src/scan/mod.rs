@@ -58,7 +58,6 @@ use tidewater_catalogs::{Error, ROW_PLACE, Result, announce_scan_memory};
 pub use self::cache::MetadataCache;
 use self::columns::ScanSchema;
 pub(crate) use self::deletes::{merge as merge_positions, widened};
-use self::location::Root;
 pub(crate) use self::places::{Places, TargetFile, deleted as deleted_positions};
 use self::plan::{Request, plan};
 use self::reader::Readers;
@@ -199,9 +198,7 @@ impl TableProvider for IcebergTable {
 
 impl IcebergTable {
     fn new(state: Arc<TableState>, snapshot: Option<SnapshotRef>, schema: Arc<ScanSchema>) -> Result<Self> {
-        let root = Root::of(&state.metadata_location);
-        let store = state.storage.object_store(&state.metadata_location)?;
-        let readers = Arc::new(Readers { store, cache: state.cache.clone(), root });
+        let readers = Arc::new(Readers::of(&state)?);
         let shown = schema.arrow.clone();
         Ok(Self { state, snapshot, schema, shown, readers, places: None, only: None })
     }

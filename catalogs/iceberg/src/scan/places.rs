@@ -19,7 +19,6 @@ use tidewater_catalogs::{Error, Result};
 use super::columns::{ScanSchema, spec_fields};
 use super::deletes::{DeleteFile, merge};
 use super::filter::EqualityFilter;
-use super::location::Root;
 use super::prune::Files;
 use super::reader::Readers;
 use crate::state::TableState;
@@ -37,8 +36,17 @@ pub(crate) struct TargetFile {
     pub(crate) spec_id: i32,
     pub(crate) partition: Struct,
     pub(crate) rows: u64,
+    pub(crate) size_bytes: u64,
     /// What deletes rows of it by position already.
     pub(crate) deletes: Vec<Arc<DeleteFile>>,
+    /// Whether others may delete rows of it by key.
+    pub(crate) equality_deletes: bool,
+}
+
+impl TargetFile {
+    pub(crate) fn has_deletes(&self) -> bool {
+        !self.deletes.is_empty() || self.equality_deletes
+    }
 }
 
 /// The files that scans of one change have read, and what they were looking for.
@@ -61,6 +69,11 @@ impl Places {
         }
         files.push(Arc::new(file));
         Ok(number)
+    }
+
+    /// All files of the scans, in their order.
+    pub(crate) fn files(&self) -> Vec<Arc<TargetFile>> {
+        self.files.lock().clone()
     }
 
     pub(super) fn add_predicate(&self, predicate: Option<PruningPredicate>) {
@@ -101,13 +114,7 @@ impl Places {
 
 /// Positions of rows that the delete files name, ascending.
 pub(crate) async fn deleted(state: &TableState, file: &TargetFile, deletes: &[Arc<DeleteFile>]) -> Result<Arc<[u64]>> {
-    let store = state.storage.object_store(&state.metadata_location)?;
-    let readers = Readers { store, cache: state.cache.clone(), root: Root::of(&state.metadata_location) };
-    let mut lists = Vec::with_capacity(deletes.len());
-    for delete in deletes {
-        lists.extend(readers.deleted_positions(delete, &file.location).await?);
-    }
-    Ok(merge(lists))
+    Ok(merge(Readers::of(state)?.all_deleted(deletes, &file.location).await?))
 }
 
 /// A row group that is to be read by itself.

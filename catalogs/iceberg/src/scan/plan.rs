@@ -249,7 +249,9 @@ impl<'a> Planner<'a> {
                 spec_id,
                 partition: file.partition().clone(),
                 rows: file.record_count(),
+                size_bytes: file.file_size_in_bytes(),
                 deletes: position_deletes.clone(),
+                equality_deletes: !equality.is_empty(),
             })
         })?;
         let task = FileTask {

@@ -33,6 +33,7 @@ use super::key_table::converter;
 use super::keys::{KeyColumn, KeySource, whole_source};
 use super::location::Root;
 use super::vector;
+use crate::state::TableState;
 
 /// Field ids that Iceberg reserves for the columns of position deletes.
 pub(crate) const DELETED_FILE_ID: i32 = 2_147_483_546;
@@ -53,6 +54,20 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    pub(super) fn of(state: &TableState) -> Result<Self> {
+        let store = state.storage.object_store(&state.metadata_location)?;
+        Ok(Self { store, cache: state.cache.clone(), root: Root::of(&state.metadata_location) })
+    }
+
+    /// Lists of positions in the data file, each ascending.
+    pub(super) async fn all_deleted(&self, deletes: &[Arc<DeleteFile>], data_file: &str) -> Result<Vec<Arc<[u64]>>> {
+        let mut lists = Vec::with_capacity(deletes.len());
+        for delete in deletes {
+            lists.extend(self.deleted_positions(delete, data_file).await?);
+        }
+        Ok(lists)
+    }
+
     fn open(&self, path: &Path, size_bytes: u64) -> ParquetObjectReader {
         ParquetObjectReader::new(self.store.clone(), path.clone()).with_file_size(size_bytes)
     }

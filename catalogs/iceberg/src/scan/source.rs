@@ -404,10 +404,7 @@ fn with_kinds(opened: FileOpenFuture, task: Arc<FileTask>) -> FileOpenFuture {
 }
 
 async fn deleted_positions(readers: &Readers, task: &FileTask) -> Result<Arc<[u64]>> {
-    let mut lists = Vec::with_capacity(task.deletes.len());
-    for delete in &task.deletes {
-        lists.extend(readers.deleted_positions(delete, &task.location).await?);
-    }
+    let mut lists = readers.all_deleted(&task.deletes, &task.location).await?;
     lists.extend(task.left_out.clone());
     Ok(merge(lists))
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tidewater_catalogs::{Error, Result};
 
+use super::FoundFile;
 use crate::error;
 
 /// Makes the directory where it is missing; its location, without a slash at the end.
@@ -102,7 +103,7 @@ pub(super) async fn delete_tree(location: &str) -> Result<()> {
 }
 
 /// Locations of all files below `location`, sorted; temporary ones left out.
-pub(super) async fn list(location: &str) -> Result<Vec<String>> {
+pub(super) async fn list(location: &str) -> Result<Vec<FoundFile>> {
     let path = local_path(location)?;
     blocking(move || {
         let mut found = Vec::new();
@@ -121,11 +122,17 @@ pub(super) async fn list(location: &str) -> Result<Vec<String>> {
                 } else if let Some(text) = path.to_str()
                     && !entry.file_name().to_string_lossy().starts_with('.')
                 {
-                    found.push(format!("file://{text}"));
+                    let about = match entry.metadata() {
+                        Ok(about) => about,
+                        Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+                        Err(e) => return Err(error::io("look at a file", &path, e)),
+                    };
+                    let modified = about.modified().map_err(|e| error::io("look at a file", &path, e))?;
+                    let modified_ms = chrono::DateTime::<chrono::Utc>::from(modified).timestamp_millis();
+                    found.push(FoundFile { location: format!("file://{text}"), bytes: about.len(), modified_ms });
                 }
             }
         }
-        found.sort();
         Ok(found)
     })
     .await

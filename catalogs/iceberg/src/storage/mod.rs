@@ -18,8 +18,8 @@ use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use object_store::{ObjectMeta, ObjectStore};
 use parking_lot::Mutex;
 use tidewater_catalogs::Result;
 
@@ -190,16 +190,34 @@ impl Storage {
 
     /// Locations of all files below `location`, sorted; temporary ones left out.
     pub async fn list(&self, location: &str) -> Result<Vec<String>> {
+        let mut found: Vec<String> = self.list_files(location).await?.into_iter().map(|file| file.location).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    /// All files below `location`, temporary ones left out.
+    pub(crate) async fn list_files(&self, location: &str) -> Result<Vec<FoundFile>> {
         match ObjectLocation::parse(location)? {
             None => local::list(location).await,
             Some(at) => {
-                let paths = object::list(self.stores.of(&at)?.as_ref(), &at.path()?, location).await?;
-                let mut found: Vec<String> = paths.iter().map(|path| at.sibling(path)).collect();
-                found.sort();
-                Ok(found)
+                let found = object::list(self.stores.of(&at)?.as_ref(), &at.path()?, location).await?;
+                let file = |meta: &ObjectMeta| FoundFile {
+                    location: at.sibling(&meta.location),
+                    bytes: meta.size,
+                    modified_ms: meta.last_modified.timestamp_millis(),
+                };
+                Ok(found.iter().map(file).collect())
             }
         }
     }
+}
+
+#[derive(Debug)]
+pub(crate) struct FoundFile {
+    pub(crate) location: String,
+    pub(crate) bytes: u64,
+    /// By the clock of whoever keeps the file.
+    pub(crate) modified_ms: i64,
 }
 
 /// Whether a location can be written to at all; nothing is asked.

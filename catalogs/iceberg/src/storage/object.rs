@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use crate::error;
@@ -60,8 +60,8 @@ pub(super) async fn put_all(objects: Vec<(Arc<dyn ObjectStore>, Path, String, By
     futures::stream::iter(puts).buffer_unordered(CONCURRENT).try_collect().await
 }
 
-pub(super) async fn list(store: &dyn ObjectStore, path: &Path, location: &str) -> Result<Vec<Path>> {
-    let found = store.list(Some(path)).map_ok(|meta| meta.location).try_collect().await;
+pub(super) async fn list(store: &dyn ObjectStore, path: &Path, location: &str) -> Result<Vec<ObjectMeta>> {
+    let found = store.list(Some(path)).try_collect().await;
     found.map_err(|e| error::store("list files", location, e))
 }
 

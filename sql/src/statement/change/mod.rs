@@ -18,7 +18,9 @@ use futures::StreamExt;
 use sqlparser::ast::{
     self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
 };
-use tidewater_catalogs::{ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableVersion};
+use tidewater_catalogs::{
+    ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableChange, TableVersion,
+};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use super::insert;
@@ -38,7 +40,7 @@ enum Turn {
 }
 
 /// How often a statement is run anew because the table was changed meanwhile.
-const RUNS: u32 = 10;
+pub(super) const RUNS: u32 = 10;
 
 /// What rows can be written to.
 pub(super) enum Writable {
@@ -49,20 +51,24 @@ pub(super) enum Writable {
 }
 
 /// The table or stream that a statement writes to, and its name as the statement has it.
-pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectName) -> Result<(String, Writable)> {
+pub(super) async fn find_target(ctx: &StatementContext<'_>, object: &ObjectName) -> Result<(String, Writable)> {
     let name = Name::from_object_name(object).ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
+    let place = object.0.first().and_then(|p| p.as_ident()).map(|ident| ident.span.start);
+    find_writable(ctx, &name).await.map_err(|mut e| {
+        if e.state == SqlState::UNDEFINED_TABLE {
+            e.position = place.and_then(|at| ctx.statement.position(at));
+        }
+        e
+    })
+}
+
+pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Result<(String, Writable)> {
     let shown = name.0.join(".");
     let denied = || {
         SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{shown}\" belongs to the server"))
     };
-    let found = match relation::find(ctx.engine, ctx.settings, &name).await? {
-        None => {
-            let mut error = SqlError::undefined_table(&shown);
-            if let Some(ident) = object.0.first().and_then(|p| p.as_ident()) {
-                error.position = ctx.statement.position(ident.span.start);
-            }
-            return Err(error);
-        }
+    let found = match relation::find(ctx.engine, ctx.settings, name).await? {
+        None => return Err(SqlError::undefined_table(&shown)),
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
         Some(Relation::Table(TableRelation {
@@ -78,6 +84,22 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, object: &ObjectNam
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
     Ok((shown, found))
+}
+
+/// The table of that name.
+pub(super) async fn find_table_named(ctx: &StatementContext<'_>, name: &Name) -> Result<Arc<dyn LakeTable>> {
+    match find_writable(ctx, name).await? {
+        (_, Writable::Table(table)) => Ok(table),
+        (shown, Writable::Stream(_)) => {
+            Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table")))
+        }
+        (_, Writable::Branch(..)) => Err(branch_refused("this statement on a branch is not supported yet")),
+    }
+}
+
+fn branch_refused(what: &str) -> SqlError {
+    SqlError::unsupported(what)
+        .with_hint("INSERT INTO writes to a branch; make it the current one with fast_forward for all else.")
 }
 
 /// A statement that changes rows.
@@ -137,14 +159,14 @@ pub(super) struct Compiled {
 type Arrange = Box<dyn Fn(LogicalPlan, &Schema) -> Result<LogicalPlan> + Send + Sync>;
 
 /// `SELECT … FROM …`, to be filled in.
-fn empty() -> Select {
+pub(super) fn empty() -> Select {
     let mut select = rewrite::select_all(ObjectName(vec![]));
     select.from = Vec::new();
     select.projection = Vec::new();
     select
 }
 
-fn query(select: Select) -> Query {
+pub(super) fn query(select: Select) -> Query {
     Query {
         with: None,
         body: Box::new(SetExpr::Select(Box::new(select))),
@@ -164,18 +186,18 @@ fn named(expr: ast::Expr, alias: impl Into<String>) -> SelectItem {
 }
 
 struct Begun {
+    change: Arc<dyn TableChange>,
     target: Target,
     shape: Shape,
     compiled: Compiled,
     params: Vec<Option<DataType>>,
 }
 
-async fn begin(
+/// The table that the statement names, as the statement has it, and what it calls it.
+async fn find_table(
     ctx: &StatementContext<'_>,
     statement: &(impl ChangesRows + Sync),
-    given: &[Option<DataType>],
-) -> Result<Begun> {
-    statement.refuse()?;
+) -> Result<(Arc<dyn LakeTable>, String, TableAlias)> {
     let TableFactor::Table { name, alias, args: None, version, .. } = statement.target()? else {
         return Err(SqlError::unsupported("the target of the statement must be a table"));
     };
@@ -183,11 +205,9 @@ async fn begin(
         return Err(SqlError::unsupported("rows of an old version of a table cannot be changed")
             .with_hint("Leave FOR … AS OF out to change the current rows."));
     }
-    let (shown, found) = find_writable(ctx, name).await?;
+    let (shown, found) = find_target(ctx, name).await?;
     if let Writable::Branch(..) = found {
-        return Err(SqlError::unsupported("rows of a branch cannot be changed yet").with_hint(
-            "INSERT INTO writes to it; make the branch the current one with fast_forward to change its rows.",
-        ));
+        return Err(branch_refused("rows of a branch cannot be changed yet"));
     }
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
@@ -205,7 +225,18 @@ async fn begin(
             TableAlias { explicit: true, name: own, columns: Vec::new() }
         }
     };
-    let target = Target { change: table.change(statement.kind())?, table };
+    Ok((table, shown, alias))
+}
+
+async fn begin(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+    given: &[Option<DataType>],
+) -> Result<Begun> {
+    statement.refuse()?;
+    let (table, shown, alias) = find_table(ctx, statement).await?;
+    let change = table.change(statement.kind())?;
+    let target = Target { rows: change.clone(), table };
     let shape = Shape { shown, schema: target.table.info().schema.clone(), alias };
     let compiled = statement.compile(ctx, &shape)?;
     let mut params = given.to_vec();
@@ -213,7 +244,7 @@ async fn begin(
     for (cell, to) in &compiled.cells {
         insert::cell_parameter(cell, to, &mut params);
     }
-    Ok(Begun { target, shape, compiled, params })
+    Ok(Begun { change, target, shape, compiled, params })
 }
 
 pub(super) async fn describe(
@@ -237,8 +268,8 @@ pub(super) async fn execute(
     let mut runs = 0;
     loop {
         runs += 1;
-        let (target, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
-            let table = begin(ctx, statement, &types).await?.target.table;
+        let (change, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let (table, ..) = find_table(ctx, statement).await?;
             let lock = ctx.engine.lock_of(table.info().uuid);
             // Once it was overtaken, the others of this server wait for it.
             let turn =
@@ -253,12 +284,12 @@ pub(super) async fn execute(
             let schema = answer(&begun.shape.schema, wide);
             let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
             let rows = without_nulls(stream, begun.shape.schema.clone(), begun.shape.shown.clone());
-            Ok((begun.target, rows, turn))
+            Ok((begun.change, rows, turn))
         })
         .await?;
-        let (change, repeated) = (target.change, statement.repeated());
+        let repeated = statement.repeated();
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        let done = super::streaming_table::detached(ctx, async move {
+        let done = run::detached(ctx, async move {
             let done = change.apply(rows, repeated).await;
             drop(turn);
             Ok(done?)

@@ -34,7 +34,7 @@ async fn line(lake: &TestLake) -> Vec<i64> {
 async fn expire(lake: &TestLake, days: i64) {
     let state = lake.lake.table_state(&TableName::public("t")).await.unwrap();
     let later = chrono::Utc::now().timestamp_millis() + days * DAY_MS;
-    super::super::expire::expire(lake.lake.shared(), state, later).await.unwrap();
+    super::super::expire::expire(lake.lake.shared(), state, super::super::Expiry::default(), later).await.unwrap();
 }
 
 #[tokio::test]

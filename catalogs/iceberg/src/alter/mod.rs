@@ -1,0 +1,127 @@
+//! Columns, layout and properties of a table, changed in one commit that writes no rows. (Iceberg spec, "Schema
+//! Evolution" and "Partition Evolution": columns are told by id, so files stay as they are.)
+
+mod columns;
+mod partitions;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use iceberg::TableRequirement;
+use iceberg::spec::{MAIN_BRANCH, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
+use tidewater_catalogs::{Alteration, Error, ErrorKind, Result};
+
+use crate::commit::reshape;
+use crate::error;
+use crate::lake::Lake;
+use crate::state::TableState;
+use crate::writer::{check_properties, writable};
+use columns::Columns;
+
+/// What the table is to become.
+#[derive(Debug, PartialEq)]
+struct Altered {
+    schema: Option<Schema>,
+    spec: Option<UnboundPartitionSpec>,
+    set: HashMap<String, String>,
+    reset: Vec<String>,
+}
+
+/// Carries all of them out, in their order, or none. `looked_at` is the state whose rows the caller saw.
+pub(crate) async fn alter(lake: &Lake, looked_at: &TableState, alterations: &[Alteration]) -> Result<()> {
+    let needs_rows = alterations.iter().any(|a| matches!(a, Alteration::ChangeNull { nullable: false, .. }));
+    reshape(lake, &looked_at.name, looked_at.metadata.uuid(), |metadata| {
+        if needs_rows && metadata.current_snapshot_id() != looked_at.metadata.current_snapshot_id() {
+            return Err(Error::new(ErrorKind::Conflict, "rows came meanwhile, which may have nulls"));
+        }
+        let Some(altered) = altered(metadata, alterations)? else { return Ok(None) };
+        let mut requirements = requirements(metadata);
+        if needs_rows {
+            requirements.push(TableRequirement::RefSnapshotIdMatch {
+                r#ref: MAIN_BRANCH.to_string(),
+                snapshot_id: metadata.current_snapshot_id(),
+            });
+        }
+        Ok(Some((requirements, move |builder| build(builder, &altered))))
+    })
+    .await
+}
+
+/// The table's shape is still the one that was altered.
+fn requirements(metadata: &TableMetadata) -> Vec<TableRequirement> {
+    vec![
+        TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
+        TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
+        TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
+        TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
+    ]
+}
+
+fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetadataBuilder> {
+    let mut builder = builder;
+    if let Some(schema) = &altered.schema {
+        builder = builder.add_current_schema(schema.clone()).map_err(|e| error::iceberg("change the columns", e))?;
+    }
+    if let Some(spec) = &altered.spec {
+        builder =
+            builder.add_default_partition_spec(spec.clone()).map_err(|e| error::iceberg("change the partitions", e))?;
+    }
+    if !altered.set.is_empty() {
+        builder = builder.set_properties(altered.set.clone()).map_err(|e| error::iceberg("set properties", e))?;
+    }
+    if !altered.reset.is_empty() {
+        builder = builder.remove_properties(&altered.reset).map_err(|e| error::iceberg("reset properties", e))?;
+    }
+    Ok(builder)
+}
+
+/// None where nothing is left to do.
+fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Option<Altered>> {
+    let mut columns = Columns::new(metadata);
+    let mut partitions = Vec::new();
+    let (mut set, mut reset): (HashMap<String, String>, Vec<String>) = (HashMap::new(), Vec::new());
+    for alteration in alterations {
+        match alteration {
+            Alteration::AddColumn(add) => columns.add(add)?,
+            Alteration::DropColumn { path, if_exists } => columns.drop(path, *if_exists)?,
+            Alteration::RenameColumn { path, to } => columns.rename(path, to)?,
+            Alteration::ChangeType { path, to } => columns.widen(path, to)?,
+            Alteration::ChangeNull { path, nullable } => columns.change_null(path, *nullable)?,
+            Alteration::CommentColumn { path, comment } => columns.comment(path, comment.as_deref())?,
+            Alteration::MoveColumn { path, place } => columns.move_to(path, place)?,
+            Alteration::AddPartition(_) | Alteration::DropPartition(_) | Alteration::ReplacePartition { .. } => {
+                partitions.push(alteration);
+            }
+            Alteration::SetProperties(properties) => {
+                reset.retain(|key| !properties.contains_key(key));
+                set.extend(properties.clone());
+            }
+            Alteration::ResetProperties(keys) => {
+                set.retain(|key, _| !keys.contains(key));
+                reset.extend(keys.iter().cloned());
+            }
+        }
+    }
+    let schema = columns.into_schema(metadata)?;
+    let current = schema.as_ref().map_or_else(|| Arc::clone(metadata.current_schema()), |s| Arc::new(s.clone()));
+    let spec = partitions::changed(metadata, &current, &partitions)?;
+    set.retain(|key, value| metadata.properties().get(key) != Some(value));
+    reset.retain(|key| metadata.properties().contains_key(key));
+    if let Some(version) = set.get("format-version") {
+        return Err(Error::unsupported(format!("tables cannot be brought to format version {version} yet"))
+            .with_hint("Spark does: ALTER TABLE … SET TBLPROPERTIES ('format-version' = '3')."));
+    }
+    let mut properties = metadata.properties().clone();
+    properties.retain(|key, _| !reset.contains(key));
+    properties.extend(set.clone());
+    if !set.is_empty() {
+        check_properties(&properties)?;
+    }
+    if schema.is_some() || spec.is_some() {
+        writable(metadata)?;
+    }
+    let nothing = schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
+    Ok((!nothing).then_some(Altered { schema, spec, set, reset }))
+}

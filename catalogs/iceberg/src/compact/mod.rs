@@ -1,0 +1,182 @@
+//! Small files and files with deletes, written anew.
+//!
+//! ```text
+//!   a planned scan chooses files ─► bins (see [`bins`]) ─► each is read without its deletes ─► the writer
+//!   commit: the old files leave, the new ones have the sequence number of the state that was read, so that equality
+//!   deletes which came meanwhile hold for their rows, too
+//! ```
+//!
+//! Rows that others deleted by position meanwhile would come back: such a commit is a conflict, and nothing is changed.
+
+mod bins;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::catalog::TableProvider;
+use datafusion::physical_plan::execute_stream;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
+use iceberg::spec::Operation;
+use tidewater_catalogs::{Compacted, ErrorKind, Result, StagedFiles, StagingWriter, TableCompaction, TargetRows};
+use uuid::Uuid;
+
+use crate::attempts::{self, Commit};
+use crate::change::{Isolation, check_unchanged};
+use crate::commit::anchor::COMMIT_UUID;
+use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::lake::Lake;
+use crate::properties as p;
+use crate::scan::{self, Places, TargetFile};
+use crate::state::TableState;
+use crate::writer::{FileWriter, from_staged, writable};
+use bins::{Wanted, bins};
+
+/// Bytes of old files that one commit replaces: what is lost where it meets a conflict.
+const COMMIT_BYTES: u64 = 2 << 30;
+
+/// A compaction of one state of a table.
+pub(crate) struct Compaction {
+    lake: Arc<Lake>,
+    state: Arc<TableState>,
+    places: Arc<Places>,
+    least_files: usize,
+}
+
+impl std::fmt::Debug for Compaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Compaction").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Compaction {
+    pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>, least_files: usize) -> Result<Self> {
+        writable(&state.metadata)?;
+        Ok(Self { lake, state, places: Arc::default(), least_files })
+    }
+
+    /// Rows of the files, those that are deleted left out.
+    async fn rewrite(&self, files: &[Arc<TargetFile>], writer: &mut Box<dyn StagingWriter>) -> Result<()> {
+        let only: HashMap<String, Arc<[u64]>> = files.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
+        let provider = scan::remains(Arc::clone(&self.state), only)?;
+        // In the order in which they lie.
+        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let plan = provider.scan(&session.state(), None, &[], None).await?;
+        let mut rows = execute_stream(plan, session.task_ctx())?;
+        while let Some(batch) = rows.next().await {
+            writer.write(batch?).await?;
+        }
+        Ok(())
+    }
+
+    async fn replace(&self, bins: &[Vec<Arc<TargetFile>>]) -> Result<Compacted> {
+        let commit = Uuid::now_v7();
+        let _entered = self.lake.in_flight.enter(commit);
+        let mut files = StagedFiles::default();
+        for bin in bins {
+            // Each bin has a writer of its own, so that it becomes files of its own.
+            let mut writer: Box<dyn StagingWriter> =
+                Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+            self.rewrite(bin, &mut writer).await?;
+            files.files.extend(writer.finish().await?.files);
+        }
+        let replaced: Vec<Arc<TargetFile>> = bins.iter().flatten().cloned().collect();
+        let done = Compacted {
+            files_added: files.files.len() as u64,
+            bytes_added: files.files.iter().map(|f| f.size_bytes).sum(),
+            ..removed(&replaced)
+        };
+        let what = Replacement { compaction: self, commit, replaced, files };
+        let committed = attempts::commit(&self.lake, &self.state, commit, &what).await;
+        match committed {
+            Ok(()) => Ok(done),
+            // Nothing happened; the files can be chosen anew.
+            Err(e) if e.kind() == ErrorKind::Conflict => {
+                tracing::debug!(table = %self.state.name, error = %e, "a compaction met a change");
+                Ok(Compacted { conflicts: 1, ..Compacted::default() })
+            }
+            Err(e) => Err(e.with_context("table", &self.state.name)),
+        }
+    }
+}
+
+fn removed(files: &[Arc<TargetFile>]) -> Compacted {
+    Compacted {
+        files_removed: files.len() as u64,
+        bytes_removed: files.iter().map(|f| f.size_bytes).sum(),
+        delete_files_removed: files.iter().map(|f| f.deletes.iter().filter(|d| d.is_scoped).count() as u64).sum(),
+        ..Compacted::default()
+    }
+}
+
+impl TargetRows for Compaction {
+    fn provider(&self) -> Result<Arc<dyn TableProvider>> {
+        scan::targets(Arc::clone(&self.state), Arc::clone(&self.places))
+    }
+}
+
+#[async_trait]
+impl TableCompaction for Compaction {
+    async fn run(&self, dry_run: bool) -> Result<Compacted> {
+        let metadata = &self.state.metadata;
+        let wanted = Wanted {
+            target_bytes: p::get(metadata.properties(), p::TARGET_FILE_BYTES)?,
+            spec_id: metadata.default_partition_spec_id(),
+            least_files: self.least_files,
+        };
+        let mut done = Compacted::default();
+        let mut group: Vec<Vec<Arc<TargetFile>>> = Vec::new();
+        let mut bytes = 0;
+        for bin in bins(&self.places.files(), wanted) {
+            if dry_run {
+                done += removed(&bin);
+                continue;
+            }
+            let size: u64 = bin.iter().map(|f| f.size_bytes).sum();
+            if bytes + size > COMMIT_BYTES && !group.is_empty() {
+                done += self.replace(&std::mem::take(&mut group)).await?;
+                bytes = 0;
+            }
+            bytes += size;
+            group.push(bin);
+        }
+        if !group.is_empty() {
+            done += self.replace(&group).await?;
+        }
+        Ok(done)
+    }
+}
+
+/// New files in the place of old ones, all written.
+struct Replacement<'a> {
+    compaction: &'a Compaction,
+    commit: Uuid,
+    replaced: Vec<Arc<TargetFile>>,
+    files: StagedFiles,
+}
+
+#[async_trait]
+impl Commit for Replacement<'_> {
+    async fn stage(&self, base: &Base) -> Result<Staged> {
+        let Compaction { lake, state, places, .. } = self.compaction;
+        // Rows that came are of no matter: they are in other files.
+        let base = check_unchanged(state, base, &self.replaced, places, Isolation::Snapshot).await?;
+        let metadata = &base.state.metadata;
+        let mut remove = HashMap::new();
+        for file in &self.replaced {
+            remove.insert(file.location.clone(), file.manifest.clone());
+            remove.extend(file.deletes.iter().filter(|d| d.is_scoped).map(|d| (d.location.clone(), String::new())));
+        }
+        let change = Change {
+            operation: Operation::Replace,
+            commit: self.commit,
+            add: self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?,
+            add_sequence: state.metadata.current_snapshot().map(|s| s.sequence_number()),
+            remove: Removal::Files(remove),
+            summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            ..Change::default()
+        };
+        stage(&base, change, lake.now_ms()).await
+    }
+}

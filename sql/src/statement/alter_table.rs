@@ -1,0 +1,106 @@
+//! ALTER TABLE of Iceberg tables, and COMMENT ON.
+
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
+use futures::StreamExt;
+use std::sync::Arc;
+use tidewater_catalogs::{Alteration, DefinitionKind, Error, ErrorKind, LakeTable};
+
+use super::change::{RUNS, Writable, find_writable};
+use crate::dialect::AlterTable;
+use crate::error::Result;
+use crate::plan::{Planned, Planner, Purpose};
+use crate::run;
+use crate::run::detached;
+use crate::session::{Notice, Outcome, StatementContext};
+use crate::{SqlError, SqlState};
+
+pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) -> Result<Outcome> {
+    let mut runs = 0;
+    loop {
+        runs += 1;
+        let found = match find_writable(ctx, &alter.name).await {
+            Err(e) if e.state == SqlState::UNDEFINED_TABLE && alter.if_exists => {
+                let name = alter.name.last();
+                ctx.notice(Notice::notice(format!("relation \"{name}\" does not exist, skipping")));
+                return Ok(Outcome::done(alter.tag));
+            }
+            other => other?,
+        };
+        let (shown, Writable::Table(table)) = found else {
+            return Err(SqlError::new(
+                SqlState::WRONG_OBJECT_TYPE,
+                format!("\"{}\" is not a table", alter.name.last()),
+            )
+            .with_hint("CREATE OR REPLACE STREAM changes a stream; the topic is not touched by it."));
+        };
+        refuse_flow(ctx, table.as_ref(), &alter.alterations).await?;
+        for alteration in &alter.alterations {
+            if let Alteration::ChangeNull { path, nullable: false } = alteration {
+                run::guard(&ctx.cancel, ctx.deadline, no_nulls(ctx, &table, path, &shown)).await?;
+            }
+        }
+        let alterations = alter.alterations.clone();
+        let done =
+            detached(ctx, async move { table.alter(&alterations).await.map_err(|e| of_column(e, &shown)) }).await;
+        match done {
+            Ok(()) => return Ok(Outcome::done(alter.tag)),
+            Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Files of a flow are written with the columns that its query has.
+async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterations: &[Alteration]) -> Result<()> {
+    let harmless = |a: &Alteration| {
+        matches!(a, Alteration::SetProperties(_) | Alteration::ResetProperties(_) | Alteration::CommentColumn { .. })
+    };
+    if alterations.iter().all(harmless) {
+        return Ok(());
+    }
+    let name = table.info().name.to_string();
+    if table.flows().is_empty() && ctx.engine.metastore.get(DefinitionKind::Flow, &name).await?.is_none() {
+        return Ok(());
+    }
+    Err(SqlError::unsupported("changing the columns or partitions of a streaming table is not supported yet")
+        .with_hint("Create a new streaming table with the changed query. Properties and comments can be changed."))
+}
+
+/// PostgreSQL's code for a column that is not there, or there already.
+fn of_column(e: Error, table: &str) -> SqlError {
+    let state = match e.kind() {
+        ErrorKind::NotFound if e.message().starts_with("column ") => SqlState::UNDEFINED_COLUMN,
+        ErrorKind::AlreadyExists if e.message().starts_with("column ") => SqlState::DUPLICATE_COLUMN,
+        _ => return e.into(),
+    };
+    let message = e.message().replacen("\" ", &format!("\" of relation \"{table}\" "), 1);
+    SqlError::new(state, message)
+}
+
+/// 23502 where a row has a null in the column.
+async fn no_nulls(ctx: &StatementContext<'_>, table: &Arc<dyn LakeTable>, path: &[String], shown: &str) -> Result<()> {
+    let [column] = path else { return Ok(()) };
+    let schema = &table.info().schema;
+    if schema.field_with_name(column).is_ok_and(|field| field.is_nullable()) {
+        let column = datafusion::common::Column::new_unqualified(column);
+        let found = Expr::Column(column).is_null();
+        let plan = LogicalPlanBuilder::scan(shown, provider_as_source(table.provider()?), None)?
+            .filter(found)?
+            .project([lit(1_i32)])?
+            .limit(0, Some(1))?
+            .build()?;
+        let planner = Planner::new(ctx, Purpose::Execute);
+        let planned = Planned { state: planner.state()?, plan, params: Vec::new() };
+        let mut rows = planned.start(ctx, &planned.columns()).await?;
+        while let Some(batch) = rows.next().await {
+            if batch?.num_rows() > 0 {
+                return Err(SqlError::new(
+                    SqlState::NOT_NULL_VIOLATION,
+                    format!("column \"{}\" of relation \"{shown}\" contains null values", path.join(".")),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! OPTIMIZE: small files of a table, and files with deletes, are written anew.
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use sqlparser::ast::{Ident, ObjectName, SelectItem, TableAlias, TableFactor};
+use tidewater_catalogs::{Compacted, TableCompaction};
+
+use super::change::{empty, find_table_named, query};
+use super::show::{self, Cell};
+use crate::dialect::Optimize;
+use crate::error::Result;
+use crate::plan::{Planner, Purpose, TARGET, Target, rewrite};
+use crate::run;
+use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
+
+/// How often files are chosen anew because others changed some of them meanwhile.
+const RUNS: u32 = 5;
+/// So many small files are worth being made one, where somebody asks for it.
+const LEAST_FILES: usize = 2;
+
+pub(super) fn columns() -> Vec<ResultColumn> {
+    let names = ["files_removed", "files_added", "bytes_removed", "bytes_added", "delete_files_removed"];
+    show::columns(&names.map(|name| (name, DataType::Int64)))
+}
+
+pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Outcome> {
+    let mut all = Compacted::default();
+    for _ in 0..RUNS {
+        let compaction = run::guard(&ctx.cancel, ctx.deadline, choose(ctx, what)).await?;
+        let dry_run = what.dry_run;
+        // What is committed stays; a statement that is cancelled stops at the files that it is writing.
+        let work = run::abortable(ctx, async move { Ok(compaction.run(dry_run).await?) });
+        let done = run::guard(&ctx.cancel, ctx.deadline, work).await?;
+        let again = done.conflicts > 0;
+        all += done;
+        if !again {
+            break;
+        }
+    }
+    let numbers = [all.files_removed, all.files_added, all.bytes_removed, all.bytes_added, all.delete_files_removed];
+    let row = numbers.map(|n| Cell::from(i64::try_from(n).ok())).to_vec();
+    show::outcome(columns(), vec![row], RowsTag::Select)
+}
+
+/// The files that may hold rows for which the condition is true.
+async fn choose(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Arc<dyn TableCompaction>> {
+    let table = find_table_named(ctx, &what.name).await?;
+    let compaction = table.compaction(LEAST_FILES)?;
+    let target = Target { rows: compaction.clone(), table };
+    let mut select = empty();
+    select.from = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)])).from;
+    let own = Ident::with_quote('"', what.name.last());
+    for item in &mut select.from {
+        if let TableFactor::Table { alias, .. } = &mut item.relation {
+            *alias = Some(TableAlias { explicit: true, name: own.clone(), columns: Vec::new() });
+        }
+    }
+    select.projection = vec![SelectItem::UnnamedExpr(rewrite::number("1"))];
+    select.selection.clone_from(&what.filter);
+    let chosen = query(select);
+    let planner = Planner { target: Some(&target), ..Planner::new(ctx, Purpose::Execute).committed() };
+    let planned = planner.query(&chosen, &[], None).await?;
+    // Planning alone chooses them.
+    planned.physical(&planned.assigned()?).await?;
+    Ok(compaction)
+}
