@@ -173,6 +173,92 @@ pub fn spark_maintains_under_load() -> Result<()> {
     Ok(())
 }
 
+/// Branches, tags, versions and what a table tells of itself are the same to Spark.
+pub fn spark_references() -> Result<()> {
+    let (parts, dir) = (parts()?, tempfile::tempdir()?);
+    let s3 = S3::start(&parts, dir.path())?;
+    let rest = RestCatalog::start(&parts, dir.path(), &s3)?;
+    let mut catalog = vec![("type", "rest".to_owned()), ("uri", rest.uri())];
+    catalog.extend(s3.options());
+    let (mut spark, _) = Spark::write_tables(&parts, dir.path(), &object(&catalog), "no table")?;
+    let server = EmbeddedServer::start(&[])?;
+    let client = Client::connect(server.pg_addr())?;
+    client.run(&format!(
+        "CREATE CATALOG peer WITH ({});
+         CREATE SCHEMA peer.shop;
+         CREATE TABLE peer.shop.r (id BIGINT, name TEXT) PARTITIONED BY (bucket(3, id))
+           TBLPROPERTIES ('write.delete.mode' = 'merge-on-read');
+         INSERT INTO peer.shop.r SELECT i, 'n' || i FROM generate_series(1, 100) AS g(i);
+         ALTER TABLE peer.shop.r CREATE TAG v1 RETAIN 30 DAYS;
+         DELETE FROM peer.shop.r WHERE id % 10 = 0;
+         ALTER TABLE peer.shop.r CREATE BRANCH b RETAIN 7 DAYS WITH SNAPSHOT RETENTION 3 SNAPSHOTS 2 HOURS;
+         INSERT INTO peer.shop.r.branch_b VALUES (1000, 'b');
+         INSERT INTO peer.shop.r VALUES (2000, 'main');",
+        rest.sql_options(&s3)
+    ))?;
+    let versions = |spark: &mut Spark| {
+        let all = ["", " VERSION AS OF 'v1'", " VERSION AS OF 'b'", ".branch_b", ".tag_v1", ".branch_sb", ".tag_sv"];
+        for version in &all[..if client.table("SELECT * FROM peer.shop.r.tag_sv").is_ok() { 7 } else { 5 }] {
+            let sql = format!("SELECT count(*), sum(id) FROM peer.shop.r{version}");
+            let (theirs, ours) = (spark.ask(&sql)?.rows, client.table(&sql)?.1);
+            ensure!(theirs == ours && theirs.len() == 1, "{sql}: Spark reads {theirs:?}\nwe read {ours:?}");
+        }
+        Ok(())
+    };
+    let told = |spark: &mut Spark| {
+        for (table, columns) in [
+            ("snapshots", "snapshot_id, parent_id, operation, manifest_list"),
+            ("history", "snapshot_id, parent_id, is_current_ancestor"),
+            ("refs", "name, type, snapshot_id, max_reference_age_in_ms, min_snapshots_to_keep, max_snapshot_age_in_ms"),
+            (
+                "files",
+                "content, file_path, file_format, spec_id, record_count, file_size_in_bytes, split_offsets, equality_ids",
+            ),
+            (
+                "manifests",
+                "content, path, length, partition_spec_id, added_snapshot_id, added_data_files_count, \
+                 existing_data_files_count, deleted_data_files_count, added_delete_files_count, \
+                 existing_delete_files_count, deleted_delete_files_count",
+            ),
+            (
+                "partitions",
+                "spec_id, record_count, file_count, total_data_file_size_in_bytes, position_delete_record_count, \
+                 position_delete_file_count, equality_delete_record_count, equality_delete_file_count, \
+                 last_updated_snapshot_id",
+            ),
+        ] {
+            let theirs = canonical(spark.ask(&format!("SELECT {columns} FROM peer.shop.r.{table}"))?.rows);
+            let ours = canonical(client.table(&format!("SELECT {columns} FROM peer.shop.\"r${table}\""))?.1);
+            ensure!(theirs == ours && !ours.is_empty(), "{table}: Spark reads {theirs:?}\nwe read {ours:?}");
+        }
+        Ok(())
+    };
+    versions(&mut spark)?;
+    told(&mut spark)?;
+    for statement in [
+        "ALTER TABLE peer.shop.r CREATE BRANCH sb RETAIN 2 DAYS",
+        "INSERT INTO peer.shop.r.branch_sb VALUES (3000, 'spark')",
+        "ALTER TABLE peer.shop.r CREATE TAG sv",
+        "DELETE FROM peer.shop.r WHERE id = 1",
+    ] {
+        spark.ask(statement)?;
+    }
+    versions(&mut spark)?;
+    told(&mut spark)?;
+    // Neither takes what the other has moved for its own.
+    client.run(
+        "CALL peer.system.set_current_snapshot('shop.r', ref => 'sv');
+         CALL peer.system.fast_forward('shop.r', 'main', 'sb');
+         INSERT INTO peer.shop.r VALUES (4000, 'on top');
+         ALTER TABLE peer.shop.r REPLACE TAG v1;
+         ALTER TABLE peer.shop.r DROP BRANCH b;
+         ALTER TABLE peer.shop.r CREATE BRANCH b",
+    )?;
+    spark.ask("INSERT INTO peer.shop.r VALUES (5000, 'and above')")?;
+    versions(&mut spark)?;
+    told(&mut spark)
+}
+
 /// Maintenance that the flow was quicker than is tried again, as its users do.
 fn yielding(spark: &mut Spark, statement: &str) -> Result<()> {
     let mut refused = 0;

@@ -33,7 +33,7 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     }
     let change = if drop {
         let if_exists = c.eat(&["IF", "EXISTS"]);
-        ReferenceChange::Drop { kind, name: c.bare_name()?.last().to_owned(), if_exists }
+        ReferenceChange::Drop { kind, name: name(c)?, if_exists }
     } else {
         create(c, kind, existing)?
     };
@@ -63,7 +63,7 @@ fn create(c: &mut Cursor<'_>, kind: ReferenceKind, existing: Existing) -> Parsed
         Existing::Refused if c.eat(&["IF", "NOT", "EXISTS"]) => Existing::Kept,
         other => other,
     };
-    let name = c.bare_name()?.last().to_owned();
+    let name = name(c)?;
     let snapshot = if c.eat(&["AS", "OF", "VERSION"]) { Some(number(c)?) } else { None };
     let mut retention = Retention::default();
     if c.eat(&["RETAIN"]) {
@@ -82,6 +82,13 @@ fn create(c: &mut Cursor<'_>, kind: ReferenceKind, existing: Existing) -> Parsed
         }
     }
     Ok(ReferenceChange::Create { kind, name, snapshot, retention, existing })
+}
+
+fn name(c: &mut Cursor<'_>) -> Parsed<String> {
+    match c.bare_name()?.last() {
+        "" => Err(c.unexpected("a name before it")),
+        name => Ok(name.to_owned()),
+    }
 }
 
 fn number(c: &mut Cursor<'_>) -> Parsed<i64> {

@@ -818,6 +818,7 @@ fn branches_and_tags_are_altered() {
         "ALTER TABLE t CREATE TAG v AS OF VERSION 1.5",
         "ALTER TABLE t CREATE BRANCH b WITH SNAPSHOT RETENTION 0 SNAPSHOTS",
         "ALTER TABLE t CREATE TAG v nonsense",
+        "ALTER TABLE t CREATE TAG \"\"",
     ] {
         assert_eq!(fails(text).state.0, "42601", "{text}");
     }

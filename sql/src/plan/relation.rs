@@ -151,12 +151,14 @@ pub(crate) async fn find_at(
     name: &Name,
     version: Option<&TableVersion>,
 ) -> Result<Option<Relation>> {
-    let tries = candidates(settings, name)?;
-    let found = by_name(engine, &tries, version).await;
+    let found = match candidates(settings, name) {
+        Ok(tries) => by_name(engine, &tries, version).await,
+        Err(e) => Err(e),
+    };
     if matches!(found, Ok(Some(_))) {
         return found;
     }
-    // `t.branch_b`. A name of three parts may begin with a catalog that is none.
+    // `t.branch_b`. A name of three parts may begin with a catalog that is none, and one of four with one that is.
     match reference(engine, settings, name, version).await? {
         Some(referenced) => Ok(Some(referenced)),
         None => found,
@@ -237,7 +239,7 @@ async fn reference(
     name: &Name,
     version: Option<&TableVersion>,
 ) -> Result<Option<Relation>> {
-    let Some((last, base @ [_, ..])) = name.0.split_last() else { return Ok(None) };
+    let Some((last, base @ ([_] | [_, _] | [_, _, _]))) = name.0.split_last() else { return Ok(None) };
     let referenced = match (last.strip_prefix("branch_"), last.strip_prefix("tag_")) {
         (Some(branch), _) => TableVersion::Branch(branch.to_owned()),
         (None, Some(tag)) => TableVersion::Tag(tag.to_owned()),

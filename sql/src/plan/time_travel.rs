@@ -31,22 +31,31 @@ pub(super) async fn resolve(planner: &Planner<'_>, query: &mut Query) -> Result<
     let mut found = HashMap::new();
     for (n, (name, clause)) in clauses.into_iter().enumerate() {
         let version = match clause {
-            Clause::VersionAsOf(expr) => version(&expr)?,
-            Clause::ForSystemTimeAsOf(expr) | Clause::TimestampAsOf(expr) => {
-                TableVersion::AsOf { timestamp_ms: millis(planner, expr).await? }
+            None => None,
+            Some(Clause::VersionAsOf(expr)) => Some(version(&expr)?),
+            Some(Clause::ForSystemTimeAsOf(expr) | Clause::TimestampAsOf(expr)) => {
+                Some(TableVersion::AsOf { timestamp_ms: millis(planner, expr).await? })
             }
-            Clause::Function(function) => return Err(SqlError::unsupported(format!("{function} is not supported"))),
+            Some(Clause::Function(function)) => {
+                return Err(SqlError::unsupported(format!("{function} is not supported")));
+            }
         };
-        let relation = relation::find_at(planner.engine, planner.settings, &name, Some(&version)).await?;
+        let relation = relation::find_at(planner.engine, planner.settings, &name, version.as_ref()).await?;
         let relation = relation.ok_or_else(|| SqlError::undefined_table(name.0.join(".")))?;
         found.insert(Name::bare(format!("{PREFIX}{n}")), relation);
     }
     Ok(found)
 }
 
-fn take(factor: &mut TableFactor, is_cte: &dyn Fn(&Name) -> bool, clauses: &mut Vec<(Name, Clause)>) -> Result<()> {
+type Clauses = Vec<(Name, Option<Clause>)>;
+
+fn take(factor: &mut TableFactor, is_cte: &dyn Fn(&Name) -> bool, clauses: &mut Clauses) -> Result<()> {
     let TableFactor::Table { name, alias, version, args: None, .. } = factor else { return Ok(()) };
-    let Some(clause) = version.take() else { return Ok(()) };
+    let clause = version.take();
+    // The planner knows names of three parts; `catalog.schema.t.branch_b` has one more.
+    if clause.is_none() && name.0.len() != 4 {
+        return Ok(());
+    }
     let parsed = Name::from_object_name(name).ok_or_else(|| SqlError::syntax(format!("invalid name: {name}")))?;
     if is_cte(&parsed) {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", parsed.last()))
