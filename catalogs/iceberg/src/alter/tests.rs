@@ -2,7 +2,7 @@
 use std::sync::atomic::Ordering;
 
 use arrow::datatypes::DataType;
-use tidewater_catalogs::{AddColumn, Alteration, ErrorKind, LakeCatalog, LakeTable, TableName};
+use tidewater_catalogs::{AddColumn, Alteration, ErrorKind, LakeCatalog, TableName};
 
 use crate::tests::{TestLake, append, new_table, rows};
 
