@@ -12,6 +12,7 @@ use std::sync::Arc;
 use datafusion::logical_expr::ScalarUDF;
 
 pub use json::{json_get, json_get_text};
+pub use string::base64_lines;
 
 /// Every function of this crate.
 pub fn all() -> Vec<Arc<ScalarUDF>> {

@@ -140,8 +140,11 @@ fn unknown_membership(predicate: &Expr, schema: &DFSchema) -> Option<SqlError> {
 
 /// The engine sorts the rows of a group once.
 fn ordered_twice(aggregate: &Aggregate) -> Option<SqlError> {
+    if aggregate.group_expr.is_empty() {
+        return None;
+    }
     let mut orders = aggregate.aggr_expr.iter().filter_map(|expr| match bare(expr) {
-        Expr::AggregateFunction(f) if !f.params.order_by.is_empty() => Some(&f.params.order_by),
+        Expr::AggregateFunction(f) if !f.params.order_by.is_empty() && !f.params.distinct => Some(&f.params.order_by),
         _ => None,
     });
     let first = orders.next()?;
