@@ -300,11 +300,13 @@ impl Settings {
     }
 
     pub(crate) fn vacuum_min_retention(&self) -> Duration {
-        self.duration("vacuum_min_retention").unwrap_or_default()
+        self.duration("vacuum_min_retention").unwrap_or(Duration::MAX)
     }
 
     fn duration(&self, name: &str) -> Option<Duration> {
-        self.values.get(name)?.parse().ok().map(Duration::from_millis)
+        let default = || SETTINGS.iter().find(|s| s.name == name).map(|s| s.default);
+        let value = self.values.get(name).map(String::as_str).or_else(default)?;
+        value.parse().ok().map(Duration::from_millis)
     }
 
     /// Whether queries see rows of streaming tables that are not committed yet.

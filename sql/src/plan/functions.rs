@@ -216,10 +216,11 @@ impl ScalarUDFImpl for Timezone {
         let Some(zone) = zone.try_as_str().flatten() else {
             return Ok(ExprSimplifyResult::Original(args));
         };
-        // There, an offset counts from the zone to Greenwich (POSIX).
+        // There, an offset of hours counts from the zone to Greenwich (POSIX), as one of hours and minutes always does.
+        let hours = |offset: &str| offset.bytes().all(|b| b.is_ascii_digit());
         let zone = match zone.trim().split_at_checked(1) {
-            Some(("+", offset)) => format!("-{offset}"),
-            Some(("-", offset)) => format!("+{offset}"),
+            Some(("+", offset)) if hours(offset) => format!("-{offset}"),
+            Some(("-", offset)) if hours(offset) => format!("+{offset}"),
             _ => zone.to_owned(),
         };
         let Some((_, zone)) = crate::settings::parse_time_zone(&zone) else {

@@ -151,6 +151,21 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             Some(new) => Transformed::yes(new.transform_up(|e| typed(e, schema))?.data),
             None => Transformed::no(Expr::ScalarFunction(f)),
         },
+        // Of these, the form for bytes is the one that a quoted literal means.
+        Expr::ScalarFunction(mut f)
+            if matches!(f.name(), "encode" | "sha224" | "sha256" | "sha384" | "sha512")
+                && matches!(f.args.first(), Some(Expr::Literal(ScalarValue::Utf8(Some(text)), _)) if text.starts_with("\\x")) =>
+        {
+            let bytes = match f.args.first() {
+                Some(Expr::Literal(ScalarValue::Utf8(Some(text)), _)) => bytes(text),
+                _ => None,
+            };
+            let Some(bytes) = bytes else {
+                return Err(SqlError::new(SqlState::INVALID_TEXT, "invalid hexadecimal data").into());
+            };
+            f.args[0] = lit(ScalarValue::Binary(Some(bytes)));
+            Transformed::yes(Expr::ScalarFunction(f))
+        }
         Expr::ScalarFunction(mut f) if ONE_TYPE.contains(&f.name()) => {
             let mut changed = floats(&mut f.args.iter_mut().collect::<Vec<_>>(), schema);
             if matches!(f.name(), "coalesce" | "greatest" | "least" | "nullif") {

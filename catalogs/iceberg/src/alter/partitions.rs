@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use iceberg::spec::{Schema, TableMetadata, UnboundPartitionField, UnboundPartitionSpec};
+use iceberg::spec::{Schema, TableMetadata, Transform, UnboundPartitionField, UnboundPartitionSpec};
 use tidewater_catalogs::{Alteration, Error, ErrorKind, NamedPartition, PartitionRef, Result};
 
 use crate::new_table::{partition_spec, transform_of};
@@ -53,8 +53,11 @@ fn unbound(schema: &Arc<Schema>, new: &NamedPartition) -> Result<UnboundPartitio
     let mut field = field.ok_or_else(|| Error::internal("a partition field was lost"))?;
     // The table gives ids.
     field.field_id = None;
-    if let Some(name) = &new.name {
-        field.name.clone_from(name);
+    // As Iceberg's own library names fields that are added.
+    match (&new.name, field.transform) {
+        (Some(name), _) => field.name.clone_from(name),
+        (None, Transform::Bucket(n) | Transform::Truncate(n)) => field.name = format!("{}_{n}", field.name),
+        (None, _) => {}
     }
     Ok(field)
 }
@@ -77,7 +80,7 @@ fn find(schema: &Schema, fields: &[UnboundPartitionField], wanted: &PartitionRef
     };
     let found = match wanted {
         PartitionRef::Name(name) => {
-            fields.iter().position(|f| f.name == *name).or_else(|| by(name, iceberg::spec::Transform::Identity))
+            fields.iter().position(|f| f.name == *name).or_else(|| by(name, Transform::Identity))
         }
         PartitionRef::Field(field) => by(&field.column, transform_of(field.transform)),
     };

@@ -376,9 +376,10 @@ async fn a_vacuum_leaves_the_files_that_are_named() {
     newest(&lake).await.vacuum(all, false).await.unwrap();
     let left = listed().await.unwrap();
     assert_eq!(left.iter().filter(|f| f.ends_with(".parquet")).count(), 1);
-    // The newest metadata file and those that its log names, a list, a manifest, a data file.
+    // The newest metadata file and those that its log names, a list and its manifests, a data file.
     let now = lake.lake.table_state(&TableName::public("t")).await.unwrap();
-    assert_eq!(left.len(), 1 + now.metadata.metadata_log().len() + 3, "{left:?}");
+    let manifests = crate::commit::current_manifests(&now).await.unwrap().len();
+    assert_eq!(left.len(), 1 + now.metadata.metadata_log().len() + 1 + manifests + 1, "{left:?}");
     assert_eq!(lake.count("t").await, 39);
 }
 
