@@ -27,6 +27,10 @@ pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) 
             }
             other => other?,
         };
+        if let (_, Writable::Branch(..)) = found {
+            return Err(SqlError::unsupported("a branch has no columns and properties of its own")
+                .with_hint("Name the table alone: they are the same in all of its branches."));
+        }
         let (shown, Writable::Table(table)) = found else {
             return Err(SqlError::new(
                 SqlState::WRONG_OBJECT_TYPE,

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor};
 use tidewater_catalogs::{StreamColumn, TargetRows};
 
-use super::change::{RUNS, Writable};
+use super::change::{RUNS, Writable, branch_refused};
 use crate::dialect::{fold, parse_type, type_name, walk};
 use crate::error::Result;
 use crate::plan::relation::StreamRelation;
@@ -82,6 +82,9 @@ async fn overwrite(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepa
         runs += 1;
         let (table, stream, here) = run::guard(&ctx.cancel, ctx.deadline, async {
             let checked = check(ctx, insert).await?;
+            if let Writable::Branch(..) = &checked.target {
+                return Err(branch_refused("INSERT OVERWRITE of a branch is not supported yet"));
+            }
             let Writable::Table(table) = &checked.target else {
                 return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", checked.name))
                     .with_detail("The records of a topic cannot be replaced."));

@@ -97,7 +97,8 @@ pub(super) async fn find_table_named(ctx: &StatementContext<'_>, name: &Name) ->
     }
 }
 
-fn branch_refused(what: &str) -> SqlError {
+/// 0A000 for what INSERT INTO alone can do yet.
+pub(super) fn branch_refused(what: &str) -> SqlError {
     SqlError::unsupported(what)
         .with_hint("INSERT INTO writes to a branch; make it the current one with fast_forward for all else.")
 }
