@@ -117,14 +117,14 @@ impl<'a> Columns<'a> {
         }
         let new = new.clone();
         self.edit(path, &mut |field| {
-            field.field_type = Box::new(Type::Primitive(new.clone()));
+            *field.field_type = Type::Primitive(new.clone());
             Ok(())
         })
     }
 
     pub(super) fn change_null(&mut self, path: &[String], nullable: bool) -> Result<()> {
         let field = self.find(path)?;
-        if field.required == !nullable {
+        if field.required != nullable {
             return Ok(());
         }
         if path.len() > 1 && !nullable {
@@ -199,7 +199,7 @@ impl<'a> Columns<'a> {
             };
             let mut members = members.fields().to_vec();
             change(&mut members)?;
-            field.field_type = Box::new(Type::Struct(StructType::new(members)));
+            *field.field_type = Type::Struct(StructType::new(members));
             Ok(())
         })
     }
@@ -260,7 +260,7 @@ fn edit(
     if rest.is_empty() {
         change(&mut new)?;
     } else {
-        new.field_type = Box::new(match new.field_type.as_ref() {
+        *new.field_type = match new.field_type.as_ref() {
             Type::Struct(members) => {
                 let mut members = members.fields().to_vec();
                 edit(&mut members, rest, whole, change)?;
@@ -282,7 +282,7 @@ fn edit(
                 Type::Map(MapType::new(key, value))
             }
             Type::Primitive(_) => return Err(missing(whole)),
-        });
+        };
     }
     *field = Arc::new(new);
     Ok(())
