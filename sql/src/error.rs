@@ -280,6 +280,11 @@ impl From<DataFusionError> for SqlError {
 impl From<&DataFusionError> for SqlError {
     fn from(e: &DataFusionError) -> Self {
         use DataFusionError as D;
+        if let D::NotImplemented(text) | D::Internal(text) | D::Plan(text) | D::Execution(text) = e
+            && let Some(unsupported) = crate::plan::message::unknown_form(text)
+        {
+            return unsupported;
+        }
         match e {
             D::ArrowError(inner, _) => Self::from(inner.as_ref()),
             D::ParquetError(inner) => {

@@ -121,6 +121,32 @@ pub(crate) fn plan_error(message: &str) -> SqlError {
     SqlError::new(SqlState::SYNTAX_ERROR, lower_first(text))
 }
 
+/// 0A000 for a form that the engine does not know, whatever kind of error it makes of it.
+pub(crate) fn unknown_form(text: &str) -> Option<SqlError> {
+    let (_, message, hint) = UNKNOWN_FORMS.iter().find(|(pattern, ..)| text.contains(pattern))?;
+    Some(SqlError::unsupported(*message).with_hint(*hint))
+}
+
+/// What the engine says, and that in the user's words.
+const UNKNOWN_FORMS: &[(&str, &str, &str)] = &[
+    (
+        "window schema has wrong number of fields",
+        "a subquery in a WHERE clause with OR, under a window function, is not supported yet",
+        "Write the subquery as a join.",
+    ),
+    (
+        "too many columns! The subquery should only return one column",
+        "rows in IN (SELECT …) are not supported yet",
+        "Write EXISTS (SELECT 1 FROM … WHERE a = … AND b = …).",
+    ),
+    (
+        "Assertion failed: expr.is_empty(): Unnest(",
+        "unnest() in a select list is not supported in a query of this form",
+        "Put it into FROM: SELECT … FROM t, unnest(t.items) AS i.",
+    ),
+    ("LIKE does not support escape_char", "LIKE with another escape character than \\ is not supported", "Use \\."),
+];
+
 /// Functions that PostgreSQL 15 has and that are not here, by what to do instead.
 const MISSING: &[(&str, &[&str])] = &[
     (
@@ -204,6 +230,8 @@ const MISSING: &[(&str, &[&str])] = &[
         "Use + - * / % and CASE, or compute it on the client.",
         &[
             "div",
+            "num_nonnulls",
+            "num_nulls",
             "width_bucket",
             "scale",
             "min_scale",
@@ -256,6 +284,7 @@ const MISSING: &[(&str, &[&str])] = &[
             "generate_subscripts",
             "trim_array",
             "array_sample",
+            "current_schemas",
         ],
     ),
     (
@@ -349,6 +378,10 @@ fn signature(call: &str) -> String {
 
 pub(crate) fn not_implemented(message: &str) -> SqlError {
     let text = first_line(message);
+    if text.contains("does not support logical expression AggregateFunction") {
+        return SqlError::new(SqlState::GROUPING_ERROR, "aggregate function calls cannot be nested")
+            .with_hint("Compute the inner one in a subquery.");
+    }
     if text.contains("does not support logical expression")
         && ["Exists(", "InSubquery(", "ScalarSubquery(", "OuterReferenceColumn("].iter().any(|s| text.contains(s))
     {

@@ -240,6 +240,10 @@ pub(super) fn renamed(function: &mut Function) -> Option<Expr> {
             *name = Ident::new("uuid");
             None
         }
+        ("sign", 1) => {
+            *name = Ident::new("signum");
+            None
+        }
         // All of them, not the first.
         ("array_remove", 2) => {
             *name = Ident::new("array_remove_all");
