@@ -488,11 +488,15 @@ impl Lake {
         }
     }
 
+    /// Whether the table's folder was chosen here, so that nothing else is in it.
+    pub(crate) fn owns_folder(&self, state: &TableState) -> bool {
+        let (location, own) = (state.metadata.location(), format!("{}/", self.storage.warehouse()));
+        location.starts_with(&own) && location.ends_with(&ours(state.metadata.uuid()))
+    }
+
     async fn purge(&self, state: &TableState) -> Result<()> {
-        let location = state.metadata.location();
-        let own = format!("{}/", self.storage.warehouse());
-        if location.starts_with(&own) && location.ends_with(&ours(state.metadata.uuid())) {
-            return self.storage.delete_tree(location).await;
+        if self.owns_folder(state) {
+            return self.storage.delete_tree(state.metadata.location()).await;
         }
         // The folder may hold other things: what the table names is removed, and nothing else.
         let mut files: BTreeSet<String> = BTreeSet::new();

@@ -55,7 +55,18 @@ pub(crate) async fn change(lake: &Lake, table: &TableState, change: &ReferenceCh
         {
             return Ok(sent.moved());
         }
-        let step = step(&table.name, &state.metadata, &references, change)?;
+        let step = match (step(&table.name, &state.metadata, &references, change), unanswered.take()) {
+            (Err(_), Some(e)) => return Err(lost(table, e)),
+            (step, e) => {
+                unanswered = e;
+                step?
+            }
+        };
+        if step.name == MAIN_BRANCH
+            && let Some(to) = &step.after
+        {
+            has_no_nulls(&state.metadata, to.snapshot_id)?;
+        }
         if !step.moved().changed {
             return Ok(step.moved());
         }
@@ -215,6 +226,19 @@ fn rolled_back(
     }
     Err(Error::invalid(format!("table \"{table}\" does not descend from snapshot {id}"))
         .with_hint("set_current_snapshot takes any snapshot of the table."))
+}
+
+/// The table is read with the columns that it has by now: where one must not be null, it must not have been then.
+fn has_no_nulls(metadata: &TableMetadata, snapshot_id: i64) -> Result<()> {
+    let then = metadata.snapshot_by_id(snapshot_id).and_then(|s| s.schema(metadata).ok());
+    let Some(then) = then.filter(|then| then.schema_id() != metadata.current_schema_id()) else { return Ok(()) };
+    for field in metadata.current_schema().as_struct().fields().iter().filter(|field| field.required) {
+        if !then.field_by_id(field.id).is_some_and(|before| before.required) {
+            return Err(Error::invalid(format!("column \"{}\" may be null in snapshot {snapshot_id}", field.name))
+                .with_hint(format!("ALTER TABLE … ALTER COLUMN {} DROP NOT NULL first.", field.name)));
+        }
+    }
+    Ok(())
 }
 
 /// A snapshot and those that it descends from, newest first.

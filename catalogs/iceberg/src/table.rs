@@ -227,6 +227,12 @@ impl LakeTable for IcebergTable {
     }
 
     async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        let required = alterations.iter().any(|a| matches!(a, Alteration::ChangeNull { nullable: false, .. }));
+        if required && self.references().await?.iter().any(|(name, r)| r.is_branch() && name != MAIN_BRANCH) {
+            return Err(Error::unsupported("SET NOT NULL of a table that has other branches than main")
+                .with_detail("A branch has the columns of the table, and its rows may have nulls.")
+                .with_hint("Drop the branches, or move main forward to them."));
+        }
         alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
     }
 

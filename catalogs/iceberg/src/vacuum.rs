@@ -26,6 +26,9 @@ const FILES_AT_ONCE: usize = 1000;
 /// For files that nobody names, where the statement says nothing: a commit elsewhere may be about to name them.
 const ORPHAN_AGE_MS: u64 = 3 * 24 * 3_600_000;
 
+/// Files of metadata have names of their own, and a commit points to them as soon as they are written: nobody takes longer.
+const METADATA_AGE_MS: i64 = 600_000;
+
 pub(crate) async fn vacuum(
     lake: &Lake,
     state: Arc<TableState>,
@@ -37,16 +40,14 @@ pub(crate) async fn vacuum(
             .with_detail("Its property \"gc.enabled\" is false: other tables may share its files."));
     }
     let now_ms = lake.now_ms();
-    let expiry = match (retention.age_ms, retention.snapshots) {
-        (age_ms, Some(keep)) => Expiry { age_ms: Some(age_ms.unwrap_or(0)), keep: Some(keep), all: true },
-        (age_ms, None) => Expiry { age_ms, keep: None, all: true },
-    };
+    let expiry = Expiry { age_ms: retention.age_ms, keep: retention.snapshots, all: true };
     let old: Vec<Arc<Snapshot>> = expirable(lake, &state, expiry, now_ms).await?;
     let old_ids: HashSet<i64> = old.iter().map(|s| s.snapshot_id()).collect();
     let named_by_old = names(&state, &old).await?;
 
+    let own = lake.owns_folder(&state);
     let found = state.storage.list_files(state.metadata.location()).await?;
-    let writing = lake.in_flight.commits();
+    let writing: HashSet<String> = lake.in_flight.commits().into_iter().collect();
     let (newest, expired) = if dry_run {
         (Arc::clone(&state), old_ids.clone())
     } else {
@@ -71,15 +72,18 @@ pub(crate) async fn vacuum(
     live.extend(prints(&newest.metadata_location));
 
     let before = now_ms.saturating_sub(i64::try_from(retention.age_ms.unwrap_or(ORPHAN_AGE_MS)).unwrap_or(i64::MAX));
+    let recent = now_ms.saturating_sub(METADATA_AGE_MS);
     let mut garbage = Vec::new();
     let mut done = Vacuumed { snapshots: expired.len() as u64, ..Vacuumed::default() };
     for file in found {
         let name = name_of(&file.location);
         let unnamed = prints(&file.location).iter().all(|print| !live.contains(print));
         // Files of expired snapshots were named until now: no commit is about to.
-        let due = file.modified_ms < before || prints(&file.location).iter().any(|print| named_by_old.contains(print));
-        let in_flight = writing.iter().any(|commit| name.contains(commit.as_str()));
-        if unnamed && due && !in_flight && !name.starts_with("version-hint") {
+        let was_named = prints(&file.location).iter().any(|print| named_by_old.contains(print));
+        // What never was in a snapshot may belong to another table that shares the folder, or be about to be named.
+        let is_orphan = own && file.modified_ms < if is_metadata(name) { before.min(recent) } else { before };
+        let in_flight = commit_of(name).is_some_and(|commit| writing.contains(commit));
+        if unnamed && (was_named || is_orphan) && !in_flight {
             done.files += 1;
             done.bytes += file.bytes;
             garbage.push(file.location);
@@ -114,6 +118,17 @@ async fn names(state: &TableState, snapshots: &[Arc<Snapshot>]) -> Result<HashSe
 
 fn name_of(location: &str) -> &str {
     location.rsplit('/').next().unwrap_or(location)
+}
+
+fn is_metadata(name: &str) -> bool {
+    name.ends_with(".json") || name.ends_with(".avro") || name.starts_with("version-hint")
+}
+
+/// The commit that a file was written for, where it is one of ours: `<commit>-…`, `snap-…-<commit>.avro`.
+fn commit_of(name: &str) -> Option<&str> {
+    const LENGTH: usize = 36;
+    let stem = name.split('.').next().unwrap_or(name);
+    if name.starts_with("snap-") { stem.get(stem.len().checked_sub(LENGTH)?..) } else { stem.get(..LENGTH) }
 }
 
 /// The same file may be spelled in several ways (`s3a:`, `%20`), so its bare name stands for it: a file stays where

@@ -6,7 +6,7 @@ use sqlparser::tokenizer::Token;
 use tidewater_catalogs::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionField, PartitionRef, Transform};
 
 use super::ast::*;
-use super::create::{partition_field, properties};
+use super::create::{check_key, partition_field, properties};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{At, refused};
 use super::types::arrow_type;
@@ -233,9 +233,15 @@ fn partition_ref(c: &mut Cursor<'_>) -> Parsed<PartitionRef> {
 
 fn keys(c: &mut Cursor<'_>) -> Parsed<Vec<String>> {
     c.expect_token(&Token::LParen)?;
-    let mut keys = vec![c.string()?];
-    while c.eat_token(&Token::Comma) && keys.len() <= MAX_ALTERATIONS {
-        keys.push(c.string()?);
+    let mut keys = Vec::new();
+    loop {
+        let location = c.location();
+        let key = c.string()?;
+        check_key(&key, location)?;
+        keys.push(key);
+        if keys.len() > MAX_ALTERATIONS || !c.eat_token(&Token::Comma) {
+            break;
+        }
     }
     c.expect_token(&Token::RParen)?;
     Ok(keys)

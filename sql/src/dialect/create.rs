@@ -531,6 +531,16 @@ fn width(c: &mut Cursor<'_>) -> Parsed<Option<u32>> {
     }
 }
 
+/// What a flow keeps in the table is not for users.
+pub(super) fn check_key(key: &str, location: sqlparser::tokenizer::Location) -> Parsed<()> {
+    if key.starts_with("tidewater.") && !key.starts_with("tidewater.write.") {
+        let mut e = error(BAD_VALUE, format!("table property \"{key}\" is reserved"));
+        e.hint = Some("Properties that begin with \"tidewater.\" belong to flows.".into());
+        return Err(super::errors::At::new(e, location));
+    }
+    Ok(())
+}
+
 pub(super) fn properties(c: &mut Cursor<'_>) -> Parsed<Vec<(String, String)>> {
     c.expect_token(&Token::LParen)?;
     let mut out: Vec<(String, String)> = Vec::new();
@@ -539,11 +549,7 @@ pub(super) fn properties(c: &mut Cursor<'_>) -> Parsed<Vec<(String, String)>> {
         let key = c.string()?;
         c.expect_token(&Token::Eq)?;
         let value = c.string()?;
-        if key.starts_with("tidewater.") && !key.starts_with("tidewater.write.") {
-            let mut e = error(BAD_VALUE, format!("table property \"{key}\" is reserved"));
-            e.hint = Some("Properties that begin with \"tidewater.\" belong to flows.".into());
-            return Err(super::errors::At::new(e, location));
-        }
+        check_key(&key, location)?;
         if out.iter().any(|(k, _)| *k == key) {
             let e = error(SYNTAX, format!("table property \"{key}\" is given more than once"));
             return Err(super::errors::At::new(e, location));

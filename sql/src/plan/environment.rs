@@ -17,6 +17,7 @@ use super::functions;
 use super::lateral::LateralUnnest;
 use super::literals::QuotedLiterals;
 use super::operators::PostgresOperators;
+use super::plain_types::PlainTypes;
 use super::rows::TogetherRows;
 use super::types::PostgresTypes;
 use super::zeros::UnsignedKeys;
@@ -52,6 +53,7 @@ pub(crate) fn base_state(runtime: Arc<RuntimeEnv>, defaults: &EngineDefaults) ->
     rules.insert(0, Arc::new(DateIntervals));
     rules.insert(0, Arc::new(QuotedLiterals));
     rules.insert(0, Arc::new(TogetherRows));
+    rules.insert(0, Arc::new(PlainTypes));
     rules.push(Arc::new(PostgresCasts));
     rules.push(Arc::new(UnsignedKeys));
     // It groups all rows by nothing, and then there is one group even of no rows.

@@ -9,7 +9,7 @@ use datafusion::common::{DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, cast, lit,
+    BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFrameBound, WindowFrameUnits, binary_expr, cast, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -71,6 +71,21 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             changed |= floats(all, schema) || lengths(all, schema);
             changed |= zeros::listed(&mut between.expr, [between.low.as_ref(), between.high.as_ref()], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
+        }
+        // Two such lists the engine makes one, and forgets that the result may be unknown.
+        Expr::InList(list)
+            if list.list.iter().any(|e| !matches!(e, Expr::Literal(v, _) if !v.is_null()))
+                && list.list.len() <= quantified::WRITTEN_OUT
+                && !list.expr.is_volatile() =>
+        {
+            let (op, and) = if list.negated { (Operator::NotEq, Operator::And) } else { (Operator::Eq, Operator::Or) };
+            let tests =
+                list.list.into_iter().map(|item| typed(binary_expr(list.expr.as_ref().clone(), op, item), schema));
+            let tests = tests.map(|test| test.map(|t| t.data)).collect::<Result<Vec<_>>>()?;
+            match tests.into_iter().reduce(|l, r| binary_expr(l, and, r)) {
+                Some(all) => Transformed::yes(all),
+                None => Transformed::yes(lit(list.negated)),
+            }
         }
         Expr::InList(mut list) => {
             let mut changed = false;

@@ -130,14 +130,19 @@ pub(crate) fn unknown_form(text: &str) -> Option<SqlError> {
 /// What the engine says, and that in the user's words.
 const UNKNOWN_FORMS: &[(&str, &str, &str)] = &[
     (
-        "window schema has wrong number of fields",
+        "Window schema has wrong number of fields",
         "a subquery in a WHERE clause with OR, under a window function, is not supported yet",
         "Write the subquery as a join.",
     ),
     (
-        "too many columns! The subquery should only return one column",
+        "Too many columns! The subquery should only return one column",
         "rows in IN (SELECT …) are not supported yet",
         "Write EXISTS (SELECT 1 FROM … WHERE a = … AND b = …).",
+    ),
+    (
+        "does not satisfy order requirements",
+        "a window of this form is not supported yet",
+        "Compute what is partitioned by in a subquery first.",
     ),
     (
         "Assertion failed: expr.is_empty(): Unnest(",

@@ -37,6 +37,7 @@ mod numeric;
 mod one_type;
 mod operators;
 mod output;
+mod plain_types;
 mod provider;
 mod quantified;
 mod query;

@@ -25,7 +25,7 @@ use crate::{SqlError, SqlState};
 
 pub(super) const NAME: &str = "quantified";
 /// Longer lists of comparisons other than = are evaluated row by row, not written out.
-const WRITTEN_OUT: usize = 64;
+pub(super) const WRITTEN_OUT: usize = 64;
 
 static UDF: LazyLock<Arc<ScalarUDF>> =
     LazyLock::new(|| Arc::new(ScalarUDF::from(Quantified { signature: Signature::any(4, Volatility::Immutable) })));

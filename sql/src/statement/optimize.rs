@@ -12,7 +12,7 @@ use crate::dialect::Optimize;
 use crate::error::Result;
 use crate::plan::{Planner, Purpose, TARGET, Target, rewrite};
 use crate::run;
-use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
+use crate::session::{Notice, Outcome, ResultColumn, RowsTag, StatementContext};
 
 /// How often files are chosen anew because others changed some of them meanwhile.
 const RUNS: u32 = 5;
@@ -25,18 +25,21 @@ pub(super) fn columns() -> Vec<ResultColumn> {
 }
 
 pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Outcome> {
-    let mut all = Compacted::default();
+    let (mut all, mut missed) = (Compacted::default(), false);
     for _ in 0..RUNS {
         let compaction = run::guard(&ctx.cancel, ctx.deadline, choose(ctx, what)).await?;
         let dry_run = what.dry_run;
         // What is committed stays; a statement that is cancelled stops at the files that it is writing.
         let work = run::abortable(ctx, async move { Ok(compaction.run(dry_run).await?) });
         let done = run::guard(&ctx.cancel, ctx.deadline, work).await?;
-        let again = done.conflicts > 0;
+        missed = done.conflicts > 0;
         all += done;
-        if !again {
+        if !missed {
             break;
         }
+    }
+    if all.conflicts > 0 && missed {
+        ctx.notice(Notice::notice("others kept changing rows of the same files, so that some stay as they are"));
     }
     let numbers = [all.files_removed, all.files_added, all.bytes_removed, all.bytes_added, all.delete_files_removed];
     let row = numbers.map(|n| Cell::from(i64::try_from(n).ok())).to_vec();

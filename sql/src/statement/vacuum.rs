@@ -22,7 +22,11 @@ pub(super) async fn vacuum(ctx: &StatementContext<'_>, what: &Vacuum) -> Result<
         Some(RetainFor::Snapshots(0)) => {
             return Err(SqlError::new(SqlState::INVALID_PARAMETER, "a table keeps at least one snapshot"));
         }
-        Some(RetainFor::Snapshots(count)) => VacuumRetention { snapshots: Some(*count), ..VacuumRetention::default() },
+        // Whoever reads an older snapshot now is given the time.
+        Some(RetainFor::Snapshots(count)) => VacuumRetention {
+            age_ms: u64::try_from(ctx.settings.vacuum_min_retention().as_millis()).ok(),
+            snapshots: Some(*count),
+        },
         Some(RetainFor::Age(text)) => VacuumRetention { age_ms: Some(age(ctx, text)?), ..VacuumRetention::default() },
     };
     let table = run::guard(&ctx.cancel, ctx.deadline, find_table_named(ctx, &what.name)).await?;

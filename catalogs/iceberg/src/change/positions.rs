@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::scan::{DELETED_FILE_ID, DELETED_POSITION_ID, TargetFile};
 use crate::state::TableState;
+use crate::writer::grown;
 
 /// Rows of one batch that is encoded.
 const BATCH: usize = 64 << 10;
@@ -56,7 +57,7 @@ pub(super) fn file(
         .content(DataContentType::PositionDeletes)
         .file_path(location.clone())
         .file_format(DataFileFormat::Parquet)
-        .partition(target.partition.clone())
+        .partition(grown(&state.metadata, target.spec_id, &target.partition))
         .partition_spec_id(target.spec_id)
         .record_count(positions.len() as u64)
         .file_size_in_bytes(bytes.len() as u64)

@@ -192,7 +192,8 @@ fn too_old<'a>(
             next = snapshot.parent_snapshot_id();
         }
     }
-    let oldest = now_ms.saturating_sub(i64::try_from(default_age).unwrap_or(i64::MAX));
+    let staged_age = p::get(metadata.properties(), p::SNAPSHOT_AGE_MS)?.max(default_age);
+    let oldest = now_ms.saturating_sub(i64::try_from(staged_age).unwrap_or(i64::MAX));
     let branch_ancestors = ancestors(metadata, refs);
     let mut old: Vec<_> = metadata
         .snapshots()

@@ -108,7 +108,11 @@ impl CommitTable for LakeCommitTable {
         };
         match self.lake.swap(&base, staged).await {
             Swap::Done(next) => {
-                self.writing.lock().remove(&request.commit_uuid);
+                // Dead letters are committed later than the files of their trigger, whose name they have.
+                let of = |uuid: &CommitUuid, path: &str| path.contains(&uuid.to_string());
+                self.writing.lock().retain(|uuid, _| {
+                    *uuid != request.commit_uuid && !request.files.files.iter().any(|file| of(uuid, &file.path))
+                });
                 CommitReply::Committed(self::head(next, &request.flow))
             }
             Swap::Moved => CommitReply::Refused(moved(&self.bound)),

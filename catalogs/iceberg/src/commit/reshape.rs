@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use iceberg::TableRequirement;
-use iceberg::spec::{TableMetadata, TableMetadataBuilder};
+use iceberg::spec::{PartitionField, StructType, TableMetadata, TableMetadataBuilder};
 use tidewater_catalogs::{Error, ErrorKind, Result, TableName};
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ where
     A: Fn(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
 {
     // What was asked for in attempts whose answers were lost.
-    let mut open: Option<(TableMetadata, Error)> = None;
+    let mut open: Option<(Option<Shape>, Error)> = None;
     for attempt in 0..ATTEMPTS {
         // A short wait, growing, so that two statements do not keep meeting.
         tokio::time::sleep(Duration::from_millis(attempt.min(10) * 5)).await;
@@ -36,7 +36,7 @@ where
         if metadata.uuid() != uuid {
             return Err(another(name));
         }
-        if open.as_ref().is_some_and(|(wanted, _)| shows(wanted, metadata)) {
+        if open.as_ref().is_some_and(|(wanted, _)| wanted.as_ref().is_some_and(|wanted| wanted.is(metadata))) {
             return Ok(());
         }
         let (mut requirements, alter) = match (plan(metadata), open.take()) {
@@ -48,6 +48,11 @@ where
             (Err(_), Some((_, lost))) => return Err(unknown(name, lost)),
             (Err(e), None) => return Err(e),
         };
+        // Readers, ours among them, do not open a table whose history goes back in time.
+        if lake.now_ms() < metadata.last_updated_ms() {
+            return Err(Error::unavailable(format!("the clock of this machine is behind table \"{name}\""))
+                .with_hint("Set the clock, or wait until it is later than the last commit of the table."));
+        }
         requirements.insert(0, TableRequirement::UuidMatch { uuid });
         let built = alter(metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())))?
             .build()
@@ -55,7 +60,8 @@ where
         let logs = expired(&built.metadata, built.expired_metadata_logs)?;
         let base = lake.base(state.clone()).await?;
         let Next { location, file, json } = base.next(&built.metadata, &alter)?;
-        let wanted = built.metadata.clone();
+        let wanted = Shape::of(&built.metadata);
+        let wanted = (!wanted.is(metadata)).then_some(wanted);
         let staged = Staged {
             files: file.into_iter().collect(),
             metadata: built.metadata,
@@ -82,15 +88,25 @@ where
     })
 }
 
-/// Whether columns and partition fields are those that were wanted, so that they need not be made a second time.
-/// Properties may be set twice.
-fn shows(wanted: &TableMetadata, found: &TableMetadata) -> bool {
-    wanted.current_schema().as_struct() == found.current_schema().as_struct()
-        && wanted.default_partition_spec().fields() == found.default_partition_spec().fields()
-        && wanted
-            .properties()
-            .iter()
-            .all(|(key, value)| key.starts_with("tidewater.") || found.properties().get(key) == Some(value))
+/// Columns and partition fields, which cannot be made a second time. All else can: properties and references are asked
+/// for anew where they are not there.
+struct Shape {
+    columns: StructType,
+    partitions: Vec<PartitionField>,
+}
+
+impl Shape {
+    fn of(metadata: &TableMetadata) -> Self {
+        Self {
+            columns: metadata.current_schema().as_struct().clone(),
+            partitions: metadata.default_partition_spec().fields().to_vec(),
+        }
+    }
+
+    fn is(&self, metadata: &TableMetadata) -> bool {
+        self.columns == *metadata.current_schema().as_struct()
+            && self.partitions == metadata.default_partition_spec().fields()
+    }
 }
 
 fn unknown(name: &TableName, lost: Error) -> Error {

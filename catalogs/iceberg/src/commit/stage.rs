@@ -217,6 +217,10 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::RefSnapshotIdMatch { r#ref: branch.clone(), snapshot_id: parent_id },
     ];
+    if anchor.is_none() {
+        // Files were looked at for columns that must not be null. A flow's table keeps its columns.
+        requirements.push(TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() });
+    }
     if let Some(request) = &anchor {
         // The tag moves with the property in every commit of ours, so comparing it compares the anchor.
         requirements.push(TableRequirement::RefSnapshotIdMatch {

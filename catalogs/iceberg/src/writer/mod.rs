@@ -28,7 +28,7 @@ use crate::state::TableState;
 use crate::storage::Storage;
 use encoder::Encoder;
 pub(crate) use encoder::{check_properties, writable};
-pub(crate) use staged::{from_staged, to_staged};
+pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
 const PENDING_BYTES: usize = 16 << 20;

@@ -1,5 +1,6 @@
 use iceberg::spec::{
-    DataFile, FormatVersion, TableMetadata, deserialize_data_file_from_json, serialize_data_file_to_json,
+    DataFile, FormatVersion, Literal, NestedFieldRef, PrimitiveLiteral, PrimitiveType, Struct, TableMetadata, Type,
+    deserialize_data_file_from_json, serialize_data_file_to_json,
 };
 use serde::{Deserialize, Serialize};
 use tidewater_catalogs::{Error, Result, StagedFile};
@@ -32,13 +33,30 @@ pub(crate) fn from_staged(metadata: &TableMetadata, staged: &StagedFile) -> Resu
     let description = Description::deserialize(&staged.metadata).map_err(|e| not_json(&staged.path, e))?;
     let Description { spec_id, schema_id, data_file } = description;
     let schema = schema(metadata, schema_id)?;
-    let partition_type = partition_type(metadata, spec_id, schema_id)?;
+    // Values are of the types that their columns have by now, as the manifest's will be.
+    let partition_type = partition_type(metadata, spec_id, metadata.current_schema_id())
+        .or_else(|_| partition_type(metadata, spec_id, schema_id))?;
     let file = deserialize_data_file_from_json(&data_file, spec_id, &partition_type, schema)
         .map_err(|e| error::iceberg("read the description of a data file", e).with_context("path", &staged.path))?;
     if file.file_path() != staged.path || file.record_count() != staged.rows {
         return Err(corrupt("the description of a data file does not fit the file").with_context("path", &staged.path));
     }
     Ok((spec_id, file))
+}
+
+/// Partition values in the types that their columns have by now: they may have grown since.
+pub(crate) fn grown(metadata: &TableMetadata, spec_id: i32, partition: &Struct) -> Struct {
+    let Ok(types) = partition_type(metadata, spec_id, metadata.current_schema_id()) else { return partition.clone() };
+    let grow = |(value, field): (Option<&Literal>, &NestedFieldRef)| match (value, field.field_type.as_ref()) {
+        (Some(Literal::Primitive(PrimitiveLiteral::Int(v))), Type::Primitive(PrimitiveType::Long)) => {
+            Some(Literal::long(i64::from(*v)))
+        }
+        (Some(Literal::Primitive(PrimitiveLiteral::Float(v))), Type::Primitive(PrimitiveType::Double)) => {
+            Some(Literal::double(f64::from(v.0)))
+        }
+        (other, _) => other.cloned(),
+    };
+    partition.iter().zip(types.fields()).map(grow).collect()
 }
 
 fn schema(metadata: &TableMetadata, id: i32) -> Result<&iceberg::spec::SchemaRef> {
