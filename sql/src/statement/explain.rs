@@ -6,11 +6,11 @@ use arrow::array::StringArray;
 use arrow::datatypes::{DataType, Field};
 use arrow::record_batch::RecordBatch;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
 use sqlparser::ast;
 
-use super::dry_run;
+use super::{change, dry_run};
 use crate::dialect::{Explain, ExplainTarget, Statement};
 use crate::error::Result;
 use crate::plan::{Planner, Purpose, flow};
@@ -53,6 +53,15 @@ async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Stri
                 ast::Statement::Insert(ast::Insert { source: Some(source), .. }) if !explain.analyze => {
                     Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, source, Written::Yes).await?)))
                 }
+                ast::Statement::Delete(delete) if !explain.analyze => {
+                    Ok(change_text("Delete", explain, change::explain(ctx, delete).await?.as_ref()))
+                }
+                ast::Statement::Update(update) if !explain.analyze => {
+                    Ok(change_text("Update", explain, change::explain(ctx, update).await?.as_ref()))
+                }
+                ast::Statement::Merge(merge) if !explain.analyze => {
+                    Ok(change_text("Merge", explain, change::explain(ctx, merge).await?.as_ref()))
+                }
                 _ => Err(cannot()),
             },
             Statement::CreateTable(create) if !explain.analyze => match &create.query {
@@ -83,7 +92,12 @@ async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Stri
 
 fn cannot() -> SqlError {
     SqlError::new(SqlState::NOT_SUPPORTED, "EXPLAIN of this statement is not supported")
-        .with_hint("EXPLAIN takes SELECT, INSERT, CREATE TABLE AS and CREATE STREAMING TABLE.")
+        .with_hint("EXPLAIN takes SELECT, INSERT, DELETE, UPDATE, MERGE, CREATE TABLE AS and CREATE STREAMING TABLE; ANALYZE only SELECT.")
+}
+
+fn change_text(what: &str, explain: &Explain, plan: &dyn ExecutionPlan) -> String {
+    let plan = DisplayableExecutionPlan::new(plan).indent(explain.verbose).to_string();
+    format!("{what}\n{}", indent(plan.trim_end()))
 }
 
 fn indent(text: &str) -> String {

@@ -15,7 +15,7 @@ use sqlparser::ast::{
 use tidewater_catalogs::{ChangeKind, Changed, Repeated};
 
 use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
-use crate::dialect::{fold, walk_mut};
+use crate::dialect::{fold, insert_star, same_of, update_star, walk_mut};
 use crate::error::Result;
 use crate::plan::assign;
 use crate::session::StatementContext;
@@ -68,6 +68,7 @@ impl ChangesRows for Merge {
         let found = ast::Expr::CompoundIdentifier(vec![name.clone(), Ident::with_quote('"', FOUND)]);
         let clauses = self.clauses.iter().map(|clause| {
             let mut clause = clause.clone();
+            all_columns(&mut clause, table, &name)?;
             match plain(clause.clause_kind) {
                 MergeClauseKind::NotMatched => only_of(&mut clause, &name, &table.alias.name)?,
                 MergeClauseKind::NotMatchedBySource => only_of(&mut clause, &table.alias.name, &name)?,
@@ -151,6 +152,41 @@ impl ChangesRows for Merge {
     fn repeated(&self) -> Repeated {
         Repeated::Refused
     }
+}
+
+/// `UPDATE SET *` and `INSERT *` written out.
+fn all_columns(clause: &mut MergeClause, table: &Shape, source: &Ident) -> Result<()> {
+    let columns = |but: &[String]| {
+        let names: Vec<&String> = table.schema.fields().iter().map(|f| f.name()).collect();
+        if let Some(unknown) = but.iter().find(|name| !names.contains(name)) {
+            let text = format!("column \"{unknown}\" of relation \"{}\" does not exist", table.shown);
+            return Err(SqlError::new(SqlState::UNDEFINED_COLUMN, text));
+        }
+        Ok(names.into_iter().filter(|name| !but.contains(name)).cloned().collect::<Vec<String>>())
+    };
+    let named = |column: &String| ObjectName::from(vec![Ident::with_quote('"', column)]);
+    match &mut clause.action {
+        MergeAction::Update(update) => {
+            if let Some(but) = update_star(&update.assignments) {
+                let assigned = columns(&but)?.into_iter().map(|column| ast::Assignment {
+                    target: ast::AssignmentTarget::ColumnName(named(&column)),
+                    value: same_of(source, &column),
+                });
+                update.assignments = assigned.collect();
+            }
+        }
+        MergeAction::Insert(insert) => {
+            if let Some(but) = insert_star(insert) {
+                let columns = columns(&but)?;
+                insert.columns = columns.iter().map(named).collect();
+                if let MergeInsertKind::Values(values) = &mut insert.kind {
+                    values.rows = vec![columns.iter().map(|column| same_of(source, column)).collect()];
+                }
+            }
+        }
+        MergeAction::Delete { .. } => {}
+    }
+    Ok(())
 }
 
 /// NOT MATCHED BY TARGET is NOT MATCHED.

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{
@@ -27,7 +29,7 @@ use super::insert;
 use crate::dialect::Name;
 use crate::error::Result;
 use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation};
-use crate::plan::{Planner, Purpose, TARGET, Target, parameters, rewrite};
+use crate::plan::{Planned, Planner, Purpose, TARGET, Target, parameters, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
@@ -260,6 +262,27 @@ pub(super) async fn describe(
     Ok((planned.params, None))
 }
 
+async fn plan(
+    ctx: &StatementContext<'_>,
+    begun: &Begun,
+    values: Option<&[ScalarValue]>,
+) -> Result<(Planned, Arc<dyn ExecutionPlan>)> {
+    let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Execute).committed() };
+    let mut planned = planner.query(&begun.compiled.query, &begun.params, values).await?;
+    planned.plan = (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
+    let physical = planned.physical(&planned.assigned()?).await?;
+    Ok((planned, physical))
+}
+
+/// How the rows are found that the statement changes.
+pub(super) async fn explain(
+    ctx: &StatementContext<'_>,
+    statement: &(impl ChangesRows + Sync),
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let begun = begin(ctx, statement, &[]).await?;
+    Ok(plan(ctx, &begun, None).await?.1)
+}
+
 pub(super) async fn execute(
     ctx: &StatementContext<'_>,
     statement: &(impl ChangesRows + Sync),
@@ -276,11 +299,7 @@ pub(super) async fn execute(
             let turn =
                 if runs == 1 { Turn::Shared(lock.read_owned().await) } else { Turn::Alone(lock.write_owned().await) };
             let begun = begin(ctx, statement, &types).await?;
-            let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Execute).committed() };
-            let mut planned = planner.query(&begun.compiled.query, &begun.params, Some(ctx.params)).await?;
-            planned.plan = (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
-            let optimized = planned.assigned()?;
-            let physical = planned.physical(&optimized).await?;
+            let (planned, physical) = plan(ctx, &begun, Some(ctx.params)).await?;
             let wide = physical.schema().fields().len() > 1;
             let schema = answer(&begun.shape.schema, wide);
             let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
