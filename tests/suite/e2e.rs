@@ -18,7 +18,7 @@ use crate::crash::{Scene, failed};
 
 const LIMIT: Duration = Duration::from_secs(120);
 /// Random kills of each scene; those at every named point of the commit path come on top.
-const KILLS: usize = 40;
+const KILLS: usize = 86;
 
 pub fn trials() -> Vec<Trial> {
     let e2e = |name: &str, run: fn() -> Result<()>| {
