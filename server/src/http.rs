@@ -33,6 +33,7 @@ pub fn install_metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = recorder.handle();
     // A test process starts several servers: the first one's recorder stays.
     let _ = metrics::set_global_recorder(recorder);
+    metrics::gauge!("tidewater_queries_waiting").set(0.0);
     metrics::gauge!("tidewater_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }

@@ -67,12 +67,17 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
             )));
         }
         attempts += 1;
+        let at = state.metadata_location.clone();
         let staged = async {
             let base = lake.base(state).await?;
             let staged = what.stage(&base).await?;
-            Ok((base, staged))
+            Ok::<_, Error>((base, staged))
         };
-        let (base, staged) = staged.await.map_err(settled)?;
+        let (base, staged) = match staged.await {
+            // The table has moved on, and somebody removed files of the state that was looked at.
+            Err(e) if e.kind() == ErrorKind::NotFound && has_moved(lake, table, &at).await => continue,
+            other => other.map_err(settled)?,
+        };
         match lake.swap(&base, staged).await {
             Swap::Done(_) => return Ok(()),
             Swap::Refused(e) => return Err(settled(e)),
@@ -85,6 +90,10 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
         // A short wait, growing, so that two statements do not keep meeting.
         tokio::time::sleep(Duration::from_millis(u64::from(attempts.min(10)) * 5)).await;
     }
+}
+
+async fn has_moved(lake: &Lake, table: &TableState, from: &str) -> bool {
+    lake.load(&table.name).await.is_ok_and(|now| now.metadata_location != from)
 }
 
 /// The current state, asked for until it comes or [`LOOK_AGAIN`] is over: giving up leaves the client without an

@@ -69,7 +69,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             }
             let all = &mut [&mut *between.expr, &mut *between.low, &mut *between.high];
             changed |= floats(all, schema) || lengths(all, schema);
-            changed |= zeros::listed(&mut between.expr, [between.low.as_ref(), between.high.as_ref()], schema);
+            changed |= zeros::listed(&mut between.expr, [between.low.as_mut(), between.high.as_mut()], schema);
             Transformed::new_transformed(Expr::Between(between), changed)
         }
         // Two such lists the engine makes one, and forgets that the result may be unknown.
@@ -104,7 +104,7 @@ fn typed(expr: Expr, schema: &DFSchemaRef) -> Result<Transformed<Expr>> {
             let mut all = vec![&mut *list.expr];
             all.extend(&mut list.list);
             changed |= floats(&mut all, schema) || lengths(&mut all, schema);
-            changed |= zeros::listed(&mut list.expr, &list.list, schema);
+            changed |= zeros::listed(&mut list.expr, &mut list.list, schema);
             Transformed::new_transformed(Expr::InList(list), changed)
         }
         Expr::Case(mut case) => {

@@ -12,8 +12,8 @@ use sqlparser::ast::{
 
 use super::typed_forms::reword;
 use super::words::{
-    AS_IS, dot_is_any, like_any, minus_interval, quantified, renamed, row_is_null, row_order, rows_equal, seconds,
-    sign_before_power,
+    AS_IS, dot_is_any, like_any, minus_interval, quantified, renamed, row_among, row_is_null, row_order, rows_equal,
+    seconds, sign_before_power,
 };
 use super::{subqueries, typed_forms};
 use crate::dialect::{ParsedStatement, fold, regroup, stream_marker, walk, walk_mut};
@@ -428,6 +428,11 @@ fn expr_forms(expr: &mut Expr) -> Result<()> {
         Expr::Between { expr: value, low, high, .. } if is_call(value, "uuid_in") => {
             as_uuid(low);
             as_uuid(high);
+        }
+        Expr::InList { expr: value, list, negated } if row_among(value, list, *negated).is_some() => {
+            if let Some(tests) = row_among(value, list, *negated) {
+                *expr = tests;
+            }
         }
         Expr::Exists { subquery, negated } => {
             if let Some(found) = subqueries::always(subquery)? {

@@ -125,6 +125,15 @@ pub(super) fn rows_equal(left: &Expr, right: &Expr, equal: bool) -> Option<Expr>
     Some(if equal { all } else { Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(all) } })
 }
 
+/// `(a, b) IN ((1, 2), (3, 4))`.
+pub(super) fn row_among(value: &Expr, list: &[Expr], negated: bool) -> Option<Expr> {
+    let tests = list.iter().map(|item| rows_equal(value, item, true)).collect::<Option<Vec<_>>>()?;
+    let any = tests.into_iter().reduce(|l, r| {
+        Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(l), op: BinaryOperator::Or, right: Box::new(r) }))
+    })?;
+    Some(if negated { Expr::UnaryOp { op: ast::UnaryOperator::Not, expr: Box::new(any) } } else { any })
+}
+
 /// `(a, b) < (c, d)`: the first elements that differ decide; unknown where one of these is.
 pub(super) fn row_order(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
     let strict = match op {

@@ -50,8 +50,26 @@ pub(super) fn unsigned(b: &mut BinaryExpr, schema: &DFSchema) -> bool {
 }
 
 /// What is looked for among several, one of them zero.
-pub(super) fn listed<'a>(value: &mut Expr, among: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> bool {
-    among.into_iter().any(is_zero) && !value.contains_outer() && key(value, schema)
+pub(super) fn listed<'a>(value: &mut Expr, among: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) -> bool {
+    let mut zero = false;
+    for item in among {
+        zero |= is_zero(item);
+        match item {
+            Expr::Literal(ScalarValue::Float64(Some(v)), _) if *v == 0.0 => *v = 0.0,
+            Expr::Literal(ScalarValue::Float32(Some(v)), _) if *v == 0.0 => *v = 0.0,
+            _ => {}
+        }
+    }
+    if !zero || value.contains_outer() {
+        return false;
+    }
+    match value {
+        Expr::Literal(ScalarValue::Float64(Some(v)), _) if *v == 0.0 => {
+            *v = 0.0;
+            true
+        }
+        other => key(other, schema),
+    }
 }
 
 fn is_zero(expr: &Expr) -> bool {

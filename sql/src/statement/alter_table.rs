@@ -75,6 +75,7 @@ async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterati
 fn of_column(e: Error, table: &str) -> SqlError {
     let state = match e.kind() {
         ErrorKind::NotFound if e.message().starts_with("column ") => SqlState::UNDEFINED_COLUMN,
+        ErrorKind::NotFound if e.message().starts_with("partition column ") => SqlState::UNDEFINED_COLUMN,
         ErrorKind::AlreadyExists if e.message().starts_with("column ") => SqlState::DUPLICATE_COLUMN,
         _ => return e.into(),
     };

@@ -20,11 +20,18 @@ use crate::state::TableState;
 use crate::writer::{check_properties, writable};
 use columns::Columns;
 
+/// What the table had before goes by its id: a catalog does not take it a second time.
+#[derive(Debug, PartialEq)]
+enum New<T> {
+    Again(i32),
+    Made(T),
+}
+
 /// What the table is to become.
 #[derive(Debug, PartialEq)]
 struct Altered {
-    schema: Option<Schema>,
-    spec: Option<UnboundPartitionSpec>,
+    schema: Option<New<Schema>>,
+    spec: Option<New<UnboundPartitionSpec>>,
     set: HashMap<String, String>,
     reset: Vec<String>,
 }
@@ -61,12 +68,17 @@ fn requirements(metadata: &TableMetadata) -> Vec<TableRequirement> {
 
 fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetadataBuilder> {
     let mut builder = builder;
-    if let Some(schema) = &altered.schema {
-        builder = builder.add_current_schema(schema.clone()).map_err(|e| error::iceberg("change the columns", e))?;
+    let columns = |e| error::iceberg("change the columns", e);
+    match &altered.schema {
+        Some(New::Again(id)) => builder = builder.set_current_schema(*id).map_err(columns)?,
+        Some(New::Made(schema)) => builder = builder.add_current_schema(schema.clone()).map_err(columns)?,
+        None => {}
     }
-    if let Some(spec) = &altered.spec {
-        builder =
-            builder.add_default_partition_spec(spec.clone()).map_err(|e| error::iceberg("change the partitions", e))?;
+    let partitions = |e| error::iceberg("change the partitions", e);
+    match &altered.spec {
+        Some(New::Again(id)) => builder = builder.set_default_partition_spec(*id).map_err(partitions)?,
+        Some(New::Made(spec)) => builder = builder.add_default_partition_spec(spec.clone()).map_err(partitions)?,
+        None => {}
     }
     if !altered.set.is_empty() {
         builder = builder.set_properties(altered.set.clone()).map_err(|e| error::iceberg("set properties", e))?;
@@ -122,6 +134,23 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     if schema.is_some() || spec.is_some() {
         writable(metadata)?;
     }
+    let schema = schema.map(|schema| {
+        let same = |s: &&Arc<Schema>| {
+            s.as_struct() == schema.as_struct() && s.identifier_field_ids().eq(schema.identifier_field_ids())
+        };
+        match metadata.schemas_iter().find(same) {
+            Some(before) => New::Again(before.schema_id()),
+            None => New::Made(schema),
+        }
+    });
+    let spec = spec.map(|spec| {
+        let unbound =
+            |s: &&Arc<iceberg::spec::PartitionSpec>| s.as_ref().clone().into_unbound().fields() == spec.fields();
+        match metadata.partition_specs_iter().find(unbound) {
+            Some(before) => New::Again(before.spec_id()),
+            None => New::Made(spec),
+        }
+    });
     let nothing = schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
     Ok((!nothing).then_some(Altered { schema, spec, set, reset }))
 }

@@ -40,6 +40,7 @@ pub(super) fn changed(
     if fields == before.fields() {
         return Ok(None);
     }
+    number(metadata, &mut fields);
     let spec = UnboundPartitionSpec::builder()
         .add_partition_fields(fields)
         .map_err(|e| Error::invalid("the partition fields do not fit").with_source(e))?
@@ -60,6 +61,23 @@ fn unbound(schema: &Arc<Schema>, new: &NamedPartition) -> Result<UnboundPartitio
         (None, _) => {}
     }
     Ok(field)
+}
+
+/// Ids of fields that have none: that of the same field in an older layout, or one that no layout has had. A catalog that
+/// is left to find them might begin anew.
+fn number(metadata: &TableMetadata, fields: &mut [UnboundPartitionField]) {
+    let mut last = metadata.last_partition_id();
+    for field in fields.iter_mut().filter(|field| field.field_id.is_none()) {
+        let mut all = metadata.partition_specs_iter().flat_map(|spec| spec.fields());
+        let same = all.find(|f| (f.source_id, f.transform, &f.name) == (field.source_id, field.transform, &field.name));
+        field.field_id = Some(same.map_or_else(
+            || {
+                last += 1;
+                last
+            },
+            |f| f.field_id,
+        ));
+    }
 }
 
 fn check_new(fields: &[UnboundPartitionField], new: &UnboundPartitionField) -> Result<()> {

@@ -2,11 +2,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, Int64Array};
+use arrow::datatypes::DataType;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use tidewater_catalogs::{
-    Anchor, AnchorState, CatalogSpec, CommitReply, CommitRequest, CommitTable, ErrorKind, Existing, LakeCatalog,
-    NewTable, PartitionField, ReferenceChange, ReferenceKind, Retention, StagedFiles, TableHead, TableName,
-    TableVersion, Transform,
+    AddColumn, Alteration, Anchor, AnchorState, CatalogSpec, CommitReply, CommitRequest, CommitTable, ErrorKind,
+    Existing, LakeCatalog, NamedPartition, NewTable, PartitionField, PartitionRef, ReferenceChange, ReferenceKind,
+    Retention, StagedFiles, TableHead, TableName, TableVersion, Transform,
 };
 use uuid::Uuid;
 
@@ -61,6 +62,7 @@ async fn certify(spec: &CatalogSpec) {
     scene.a_stale_writer_is_refused().await;
     scene.racing_inserts_all_arrive().await;
     scene.references_move_and_rows_do_not().await;
+    scene.columns_and_partitions_come_and_go().await;
     scene.a_dropped_table_is_not_its_namesake().await;
     processes::race(spec, &scene.schema).await;
 }
@@ -178,6 +180,49 @@ impl Scene {
         assert_eq!(self.count("flow").await, 45);
         table.maintain().await.unwrap();
         assert_eq!(self.count("flow").await, 45);
+    }
+
+    /// There and back again: what a table had before, it has by its old number.
+    async fn columns_and_partitions_come_and_go(&self) {
+        let table = self.one.create_table(self.new_table("altered", vec![])).await.unwrap();
+        let column = || AddColumn {
+            path: vec!["z".to_string()],
+            data_type: DataType::Int32,
+            comment: None,
+            place: None,
+            if_not_exists: false,
+        };
+        let bucket = |n| PartitionField { column: "id".to_string(), transform: Transform::Bucket(n) };
+        let add = |n| Alteration::AddPartition(NamedPartition { field: bucket(n), name: None });
+        let drop = |n| Alteration::DropPartition(PartitionRef::Field(bucket(n)));
+        let gone = Alteration::DropColumn { path: vec!["z".to_string()], if_exists: false };
+        let to = |name: &str| name.to_string();
+        for (step, alterations) in [
+            vec![Alteration::AddColumn(column())],
+            vec![gone.clone()],
+            vec![Alteration::RenameColumn { path: vec![to("name")], to: to("title") }],
+            vec![Alteration::RenameColumn { path: vec![to("title")], to: to("name") }],
+            vec![add(2)],
+            vec![add(3)],
+            vec![drop(2)],
+            vec![drop(3)],
+            vec![add(3)],
+            vec![Alteration::AddColumn(column()), drop(3), add(5), gone],
+        ]
+        .iter()
+        .enumerate()
+        {
+            table.alter(alterations).await.unwrap_or_else(|e| panic!("step {step}: {e:?}"));
+            let from = i64::try_from(step).unwrap() * 10;
+            let now = self.two.load_table(&self.name("altered")).await.unwrap();
+            if now.info().schema.fields().len() == 3 && now.info().schema.field(1).name() == "name" {
+                append(now.as_ref(), vec![rows(from, from + 10)]).await.unwrap();
+            }
+        }
+        assert_eq!(self.count("altered").await, 80);
+        let now = self.two.load_table(&self.name("altered")).await.unwrap();
+        assert_eq!(now.info().partition_by, [bucket(5)]);
+        assert_eq!(now.info().schema.as_ref(), schema().as_ref());
     }
 
     async fn references_move_and_rows_do_not(&self) {

@@ -167,7 +167,13 @@ impl LakeCommitTable {
             anchor: Some(request.clone()),
             ..Change::default()
         };
-        stage(base, change, self.lake.now_ms()).await
+        stage(base, change, self.lake.now_ms()).await.map_err(|e| match e.kind() {
+            // The table has moved on, and somebody removed files of the state that was looked at.
+            ErrorKind::NotFound => {
+                Error::new(ErrorKind::Conflict, "files of the table's state were removed").with_source(e)
+            }
+            _ => e,
+        })
     }
 }
 
