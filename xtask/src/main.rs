@@ -63,10 +63,11 @@ fn bench(args: &[String]) -> Result<()> {
     cargo(&all, &[])
 }
 
-/// The root of the workspace.
+/// The root of the workspace that runs this: a target directory may be shared by several clones.
 fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_path_buf()
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here = PathBuf::from(here);
+    here.parent().unwrap_or(&here).to_path_buf()
 }
 
 fn cargo(args: &[&str], env: &[(&str, &str)]) -> Result<()> {
