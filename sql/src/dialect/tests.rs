@@ -427,10 +427,9 @@ fn tables_are_altered_and_kept_in_order() {
     };
     assert_eq!((&add.path, &add.place), (&path("a.element.B"), &Some(ColumnPlace::After("c".to_owned()))));
     assert_eq!((dropped, from, to.as_str()), (&path("d"), &path("e"), "f"));
-    let [A::ReplacePartition { old: PartitionRef::Field(old), new }] =
-        alter("ALTER TABLE t REPLACE PARTITION FIELD days(ts) WITH hours(ts) AS h").alterations.try_into().unwrap()
-    else {
-        panic!()
+    let replace = alter("ALTER TABLE t REPLACE PARTITION FIELD days(ts) WITH hours(ts) AS h");
+    let [A::ReplacePartition { old: PartitionRef::Field(old), new }] = replace.alterations.as_slice() else {
+        panic!("{replace:?}")
     };
     assert_eq!((old.transform, new.field.transform, new.name.as_deref()), (Transform::Day, Transform::Hour, Some("h")));
     let comment = alter("COMMENT ON COLUMN s.t.c IS 'x'");
