@@ -392,7 +392,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "MERGE WITH SCHEMA EVOLUTION INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
         "INSERT INTO t BY NAME SELECT 1 AS a",
         "OPTIMIZE t ZORDER BY (a)",
-        "VACUUM",
         "VACUUM FULL t",
         "ALTER TABLE t RENAME TO u",
         "ALTER TABLE t ADD COLUMN a INT NOT NULL",
