@@ -50,6 +50,8 @@ pub struct TableInfo {
     pub location: String,
     pub metadata_location: String,
     pub schema: SchemaRef,
+    /// Of columns at the top, by their names.
+    pub comments: BTreeMap<String, String>,
     pub partition_by: Vec<PartitionField>,
     pub properties: BTreeMap<String, String>,
     pub current_snapshot: Option<SnapshotInfo>,

@@ -35,6 +35,7 @@ mod pointers;
 mod properties;
 mod references;
 mod rest;
+mod rewrite;
 pub mod scan;
 pub mod schema;
 mod state;

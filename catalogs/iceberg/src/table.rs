@@ -271,6 +271,13 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
         location: metadata.location().to_string(),
         metadata_location: state.metadata_location.clone(),
         schema: without_ids(&state.arrow_schema),
+        comments: metadata
+            .current_schema()
+            .as_struct()
+            .fields()
+            .iter()
+            .filter_map(|field| Some((field.name.clone(), field.doc.clone()?)))
+            .collect(),
         partition_by: partition_fields(metadata),
         properties: metadata.properties().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         current_snapshot: metadata.current_snapshot().map(|s| snapshot_info(s)),

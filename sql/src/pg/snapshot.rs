@@ -117,13 +117,17 @@ fn sessions(engine: &Engine) -> Vec<SessionEntry> {
 
 fn table_entry(table: &dyn LakeTable, streaming: bool) -> RelationEntry {
     let info = table.info();
+    let mut columns = columns(&info.schema);
+    for column in &mut columns {
+        column.comment = info.comments.get(&column.name).cloned();
+    }
     let total = |key: &str| -> Option<i64> { info.current_snapshot.as_ref()?.summary.get(key)?.parse().ok() };
     RelationEntry {
         oid: stable_oid(&info.uuid.to_string()),
         schema: info.name.schema.clone(),
         name: info.name.name.clone(),
         kind: if streaming { RelationKind::StreamingTable } else { RelationKind::Table },
-        columns: columns(&info.schema),
+        columns,
         comment: info.properties.get("comment").cloned(),
         source: None,
         rows: if info.current_snapshot.is_some() { total("total-records").unwrap_or(-1) } else { 0 },

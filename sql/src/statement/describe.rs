@@ -88,7 +88,10 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
             let mut rows: Vec<Vec<Cell>> = schema
                 .fields()
                 .iter()
-                .map(|f| row(f.name(), &field_type_name(f), Some(f.is_nullable()), None))
+                .map(|f| {
+                    let comment = info.comments.get(f.name()).cloned();
+                    row(f.name(), &field_type_name(f), Some(f.is_nullable()), comment)
+                })
                 .collect();
             if describe.extended {
                 rows.push(line("Kind", is.noun()));

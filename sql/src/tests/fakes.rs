@@ -125,6 +125,7 @@ impl Table {
                 location: String::new(),
                 metadata_location: String::new(),
                 schema: table.schema.clone(),
+                comments: Default::default(),
                 partition_by: table.partition_by.clone(),
                 properties: table.properties.clone(),
                 current_snapshot: None,

@@ -24,8 +24,6 @@ use arrow::datatypes::UInt64Type;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::physical_plan::execute_stream;
-use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation};
 use tidewater_catalogs::{
@@ -37,6 +35,7 @@ use crate::attempts::{self, Commit};
 use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Removal, Staged, stage};
 use crate::lake::Lake;
+use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
 use crate::writer::{FileWriter, from_staged, writable};
@@ -157,22 +156,6 @@ impl RowChange {
         self.state.storage.write_new(files).await?;
         Ok(outcome)
     }
-
-    /// Rows that stay, of files that leave.
-    async fn rewrite(&self, files: HashMap<String, Arc<[u64]>>, writer: &mut Box<dyn StagingWriter>) -> Result<()> {
-        if files.is_empty() {
-            return Ok(());
-        }
-        let provider = scan::remains(Arc::clone(&self.state), files)?;
-        // In the order in which they lie.
-        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        let plan = provider.scan(&session.state(), None, &[], None).await?;
-        let mut rows = execute_stream(plan, session.task_ctx())?;
-        while let Some(batch) = rows.next().await {
-            writer.write(batch?).await?;
-        }
-        Ok(())
-    }
 }
 
 impl TargetRows for RowChange {
@@ -197,7 +180,7 @@ impl TableChange for RowChange {
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
-        self.rewrite(std::mem::take(&mut outcome.rewrite), &mut writer).await?;
+        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), &mut writer).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
         let done = attempts::commit(&self.lake, &self.state, commit, &what).await;

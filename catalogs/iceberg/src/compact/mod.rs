@@ -15,9 +15,6 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
-use datafusion::physical_plan::execute_stream;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::StreamExt;
 use iceberg::spec::Operation;
 use tidewater_catalogs::{Compacted, ErrorKind, Result, StagedFiles, StagingWriter, TableCompaction, TargetRows};
 use uuid::Uuid;
@@ -28,6 +25,7 @@ use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Removal, Staged, stage};
 use crate::lake::Lake;
 use crate::properties as p;
+use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
 use crate::writer::{FileWriter, from_staged, writable};
@@ -56,38 +54,25 @@ impl Compaction {
         Ok(Self { lake, state, places: Arc::default(), least_files })
     }
 
-    /// Rows of the files, those that are deleted left out.
-    async fn rewrite(&self, files: &[Arc<TargetFile>], writer: &mut Box<dyn StagingWriter>) -> Result<()> {
-        let only: HashMap<String, Arc<[u64]>> = files.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
-        let provider = scan::remains(Arc::clone(&self.state), only)?;
-        // In the order in which they lie.
-        let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-        let plan = provider.scan(&session.state(), None, &[], None).await?;
-        let mut rows = execute_stream(plan, session.task_ctx())?;
-        while let Some(batch) = rows.next().await {
-            writer.write(batch?).await?;
-        }
-        Ok(())
-    }
-
     async fn replace(&self, bins: &[Vec<Arc<TargetFile>>]) -> Result<Compacted> {
         let commit = Uuid::now_v7();
         let _entered = self.lake.in_flight.enter(commit);
-        let mut files = StagedFiles::default();
+        let mut staged = StagedFiles::default();
         for bin in bins {
             // Each bin has a writer of its own, so that it becomes files of its own.
             let mut writer: Box<dyn StagingWriter> =
                 Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
-            self.rewrite(bin, &mut writer).await?;
-            files.files.extend(writer.finish().await?.files);
+            let files = bin.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
+            rewrite(&self.state, files, &mut writer).await?;
+            staged.files.extend(writer.finish().await?.files);
         }
         let replaced: Vec<Arc<TargetFile>> = bins.iter().flatten().cloned().collect();
         let done = Compacted {
-            files_added: files.files.len() as u64,
-            bytes_added: files.files.iter().map(|f| f.size_bytes).sum(),
+            files_added: staged.files.len() as u64,
+            bytes_added: staged.files.iter().map(|f| f.size_bytes).sum(),
             ..removed(&replaced)
         };
-        let what = Replacement { compaction: self, commit, replaced, files };
+        let what = Replacement { compaction: self, commit, replaced, files: staged };
         let committed = attempts::commit(&self.lake, &self.state, commit, &what).await;
         match committed {
             Ok(()) => Ok(done),
