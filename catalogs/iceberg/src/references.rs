@@ -112,7 +112,7 @@ fn staged(base: &Base, step: &Step) -> Result<Staged> {
         None => builder.remove_ref(&step.name),
     };
     let built = builder.build().map_err(failed)?;
-    Staged::without_snapshot(
+    Staged::of_references(
         base,
         built,
         vec![

@@ -77,9 +77,10 @@ pub(crate) async fn vacuum(
     let mut done = Vacuumed { snapshots: expired.len() as u64, ..Vacuumed::default() };
     for file in found {
         let name = name_of(&file.location);
-        let unnamed = prints(&file.location).iter().all(|print| !live.contains(print));
+        let prints = prints(&file.location);
+        let unnamed = prints.iter().all(|print| !live.contains(print));
         // Files of expired snapshots were named until now: no commit is about to.
-        let was_named = prints(&file.location).iter().any(|print| named_by_old.contains(print));
+        let was_named = prints.iter().any(|print| named_by_old.contains(print));
         // What never was in a snapshot may belong to another table that shares the folder, or be about to be named.
         let is_orphan = own && file.modified_ms < if is_metadata(name) { before.min(recent) } else { before };
         let in_flight = commit_of(name).is_some_and(|commit| writing.contains(commit));

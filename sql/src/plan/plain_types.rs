@@ -10,6 +10,8 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::optimizer::AnalyzerRule;
 
+use super::walk;
+
 #[derive(Debug)]
 pub(super) struct PlainTypes;
 
@@ -19,19 +21,12 @@ impl AnalyzerRule for PlainTypes {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut changed = false;
-        let plan = plan.transform_up_with_subqueries(|node| {
-            let done = match node {
-                LogicalPlan::TableScan(_) if node.schema().fields().iter().any(|f| is_marked(f.data_type())) => {
-                    Transformed::yes(plain_scan(node)?)
-                }
-                other => Transformed::no(other),
-            };
-            changed |= done.transformed;
-            // What stands above has the types of what is below.
-            if changed { Ok(Transformed::yes(done.data.recompute_schema()?)) } else { Ok(done) }
-        });
-        plan.map(|t| t.data)
+        walk::nodes(plan, &|node| match node {
+            LogicalPlan::TableScan(_) if node.schema().fields().iter().any(|f| is_marked(f.data_type())) => {
+                Ok(Transformed::yes(plain_scan(node)?))
+            }
+            other => Ok(Transformed::no(other)),
+        })
     }
 }
 

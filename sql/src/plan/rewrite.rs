@@ -553,6 +553,29 @@ pub(super) fn is_aggregate(expr: &Expr) -> bool {
         if f.name.0.last().and_then(|p| p.as_ident()).is_some_and(|i| NAMES.contains(&fold(i).as_str())))
 }
 
+/// `SELECT …`, to be filled in.
+pub(crate) fn empty_select() -> Select {
+    let mut select = select_all(ObjectName(vec![]));
+    select.from = Vec::new();
+    select.projection = Vec::new();
+    select
+}
+
+pub(crate) fn query(body: SetExpr) -> Query {
+    Query {
+        with: None,
+        body: Box::new(body),
+        order_by: None,
+        limit_clause: None,
+        fetch: None,
+        locks: vec![],
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: vec![],
+    }
+}
+
 pub(crate) fn number(n: &str) -> Expr {
     Expr::Value(Value::Number(n.to_owned(), false).into())
 }

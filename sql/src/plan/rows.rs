@@ -12,7 +12,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, Values, cast};
 use datafusion::optimizer::AnalyzerRule;
 
-use super::one_type;
+use super::{one_type, walk};
 
 #[derive(Debug)]
 pub(super) struct TogetherRows;
@@ -23,26 +23,19 @@ impl AnalyzerRule for TogetherRows {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut changed = false;
-        let plan = plan.transform_up_with_subqueries(|node| {
-            let node = match node {
-                LogicalPlan::Union(union) => union_rows(union)?,
-                LogicalPlan::Values(values) => value_rows(values)?,
-                LogicalPlan::Sort(mut sort) => {
-                    let schema = Arc::clone(sort.input.schema());
-                    let mut keys = false;
-                    for key in &mut sort.expr {
-                        keys |= one_type::sort_key(&mut key.expr, &schema);
-                    }
-                    Transformed::new_transformed(LogicalPlan::Sort(sort), keys)
+        walk::nodes(plan, &|node| match node {
+            LogicalPlan::Union(union) => union_rows(union),
+            LogicalPlan::Values(values) => value_rows(values),
+            LogicalPlan::Sort(mut sort) => {
+                let schema = Arc::clone(sort.input.schema());
+                let mut keys = false;
+                for key in &mut sort.expr {
+                    keys |= one_type::sort_key(&mut key.expr, &schema);
                 }
-                other => Transformed::no(other),
-            };
-            changed |= node.transformed;
-            // What stands above has the types of what is below.
-            if changed { Ok(Transformed::yes(node.data.recompute_schema()?)) } else { Ok(node) }
-        });
-        plan.map(|t| t.data)
+                Ok(Transformed::new_transformed(LogicalPlan::Sort(sort), keys))
+            }
+            other => Ok(Transformed::no(other)),
+        })
     }
 }
 

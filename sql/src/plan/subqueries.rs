@@ -7,7 +7,7 @@ use sqlparser::ast::{
     ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, Value, Values, Visitor, VisitorMut,
 };
 
-use super::rewrite::{call, is_aggregate, number, select_all};
+use super::rewrite::{call, is_aggregate, number, query, select_all};
 use crate::SqlError;
 use crate::dialect::{walk, walk_mut};
 use crate::error::Result;
@@ -116,21 +116,6 @@ pub(super) fn always(subquery: &Query) -> Result<Option<bool>> {
                 .with_hint("Compare the aggregate itself: (SELECT count(*) …) > 0."))
         }
         (false, _) => Ok(None),
-    }
-}
-
-fn query(body: SetExpr) -> Query {
-    Query {
-        with: None,
-        body: Box::new(body),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: vec![],
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: vec![],
     }
 }
 

@@ -104,21 +104,9 @@ pub(crate) async fn instant_ms(planner: &Planner<'_>, expr: &Expr) -> Result<i64
 /// The instant that an expression means now, in the zone of the session.
 async fn millis(planner: &Planner<'_>, expr: Expr) -> Result<i64> {
     constant(&expr)?;
-    let mut select = rewrite::select_all(ObjectName(Vec::new()));
-    select.from = Vec::new();
+    let mut select = rewrite::empty_select();
     select.projection = vec![SelectItem::UnnamedExpr(expr.clone())];
-    let query = Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    };
+    let query = rewrite::query(SetExpr::Select(Box::new(select)));
     let state = planner.state()?;
     let plan = planner.to_plan(&state, &HashMap::new(), &query, &[])?;
     let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, planner.statement))?;

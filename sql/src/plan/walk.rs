@@ -1,4 +1,4 @@
-//! The walk over all expressions of a plan that rules share.
+//! The walks over a plan that rules share.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DFSchemaRef};
@@ -6,6 +6,21 @@ use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
+
+/// Puts every node of the plan and of its subqueries through `rule`, innermost first, one that may change types of columns:
+/// what stands above has the types of what is below.
+pub(super) fn nodes(
+    plan: LogicalPlan,
+    rule: &dyn Fn(LogicalPlan) -> Result<Transformed<LogicalPlan>>,
+) -> Result<LogicalPlan> {
+    let mut changed = false;
+    let plan = plan.transform_up_with_subqueries(|node| {
+        let node = rule(node)?;
+        changed |= node.transformed;
+        if changed { Ok(Transformed::yes(node.data.recompute_schema()?)) } else { Ok(node) }
+    });
+    plan.map(|t| t.data)
+}
 
 /// Puts every expression of the plan and of its subqueries through `rule`, innermost first, together with the schema
 /// that it reads. Outputs keep their names.

@@ -1,17 +1,17 @@
 //! ALTER TABLE of Iceberg tables, and COMMENT ON.
 
+use std::sync::Arc;
+
 use datafusion::datasource::provider_as_source;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use futures::StreamExt;
-use std::sync::Arc;
 use tidewater_catalogs::{Alteration, DefinitionKind, Error, ErrorKind, LakeTable};
 
 use super::change::{RUNS, Writable, find_writable};
 use crate::dialect::AlterTable;
 use crate::error::Result;
 use crate::plan::{Planned, Planner, Purpose};
-use crate::run;
-use crate::run::detached;
+use crate::run::{self, detached};
 use crate::session::{Notice, Outcome, StatementContext};
 use crate::{SqlError, SqlState};
 
@@ -74,8 +74,9 @@ async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterati
 /// PostgreSQL's code for a column that is not there, or there already.
 fn of_column(e: Error, table: &str) -> SqlError {
     let state = match e.kind() {
-        ErrorKind::NotFound if e.message().starts_with("column ") => SqlState::UNDEFINED_COLUMN,
-        ErrorKind::NotFound if e.message().starts_with("partition column ") => SqlState::UNDEFINED_COLUMN,
+        ErrorKind::NotFound if ["column ", "partition column "].iter().any(|w| e.message().starts_with(w)) => {
+            SqlState::UNDEFINED_COLUMN
+        }
         ErrorKind::AlreadyExists if e.message().starts_with("column ") => SqlState::DUPLICATE_COLUMN,
         _ => return e.into(),
     };

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
-use sqlparser::ast::{Ident, ObjectName, SelectItem, TableAlias, TableFactor};
+use sqlparser::ast::{Ident, SelectItem, SetExpr, TableAlias};
 use tidewater_catalogs::{Compacted, TableCompaction};
 
-use super::change::{empty, find_table_named, query};
+use super::change::{find_table_named, from_target};
 use super::show::{self, Cell};
 use crate::dialect::Optimize;
 use crate::error::Result;
-use crate::plan::{Planner, Purpose, TARGET, Target, rewrite};
+use crate::plan::{Planner, Purpose, Target, rewrite};
 use crate::run;
 use crate::session::{Notice, Outcome, ResultColumn, RowsTag, StatementContext};
 
@@ -38,7 +38,7 @@ pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Res
             break;
         }
     }
-    if all.conflicts > 0 && missed {
+    if missed {
         ctx.notice(Notice::notice("others kept changing rows of the same files, so that some stay as they are"));
     }
     let numbers = [all.files_removed, all.files_added, all.bytes_removed, all.bytes_added, all.delete_files_removed];
@@ -51,17 +51,12 @@ async fn choose(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Arc<dyn T
     let table = find_table_named(ctx, &what.name).await?;
     let compaction = table.compaction(LEAST_FILES)?;
     let target = Target { rows: compaction.clone(), table };
-    let mut select = empty();
-    select.from = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)])).from;
+    let mut select = rewrite::empty_select();
     let own = Ident::with_quote('"', what.name.last());
-    for item in &mut select.from {
-        if let TableFactor::Table { alias, .. } = &mut item.relation {
-            *alias = Some(TableAlias { explicit: true, name: own.clone(), columns: Vec::new() });
-        }
-    }
+    select.from = from_target(&TableAlias { explicit: true, name: own, columns: Vec::new() });
     select.projection = vec![SelectItem::UnnamedExpr(rewrite::number("1"))];
     select.selection.clone_from(&what.filter);
-    let chosen = query(select);
+    let chosen = rewrite::query(SetExpr::Select(Box::new(select)));
     let planner = Planner { target: Some(&target), ..Planner::new(ctx, Purpose::Execute).committed() };
     let planned = planner.query(&chosen, &[], None).await?;
     // Planning alone chooses them.

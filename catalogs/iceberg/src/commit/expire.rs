@@ -12,7 +12,6 @@ use tidewater_catalogs::{Error, FLOW_REFERENCE_PREFIX, Result};
 use super::anchor::{self, Descent};
 use super::manifests::of as manifests_of;
 use super::references::references;
-use super::stage::{Next, Staged, expired};
 use crate::error;
 use crate::lake::{Lake, Swap};
 use crate::properties as p;
@@ -84,24 +83,13 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, expiry: Expiry, 
     let built = alter(metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())))?
         .build()
         .map_err(|e| error::iceberg("expire snapshots", e))?;
-    let logs = expired(&built.metadata, built.expired_metadata_logs)?;
-    let Next { location, file, json } = base.next(&built.metadata, alter)?;
 
     // Read before the swap: afterwards a list that is missing would leave its manifests for ever, and a list that
     // cannot be read must stop the expiry, not the removal.
     let garbage = only_in_expired(lake, &state, &built.metadata, &old).await?;
     let kept: HashSet<i64> = built.metadata.snapshots().map(|s| s.snapshot_id()).collect();
 
-    let staged = Staged {
-        files: file.into_iter().collect(),
-        metadata: built.metadata,
-        location,
-        manifests: Arc::new(Vec::new()),
-        json,
-        expired: logs,
-        updates: built.changes,
-        requirements: unchanged(metadata, &refs),
-    };
+    let staged = base.without_snapshot(built, unchanged(metadata, &refs), alter)?;
     match lake.swap(&base, staged).await {
         Swap::Done(next) => {
             let garbage = still_garbage(&next.state, &kept, garbage).await?;

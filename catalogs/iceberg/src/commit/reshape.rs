@@ -5,7 +5,6 @@ use iceberg::spec::{PartitionField, StructType, TableMetadata, TableMetadataBuil
 use tidewater_catalogs::{Error, ErrorKind, Result, TableName};
 use uuid::Uuid;
 
-use super::stage::{Next, Staged, expired};
 use crate::error;
 use crate::lake::{Lake, Swap, another};
 
@@ -57,21 +56,10 @@ where
         let built = alter(metadata.as_ref().clone().into_builder(Some(state.metadata_location.clone())))?
             .build()
             .map_err(|e| error::iceberg("change the table", e))?;
-        let logs = expired(&built.metadata, built.expired_metadata_logs)?;
         let base = lake.base(state.clone()).await?;
-        let Next { location, file, json } = base.next(&built.metadata, &alter)?;
         let wanted = Shape::of(&built.metadata);
         let wanted = (!wanted.is(metadata)).then_some(wanted);
-        let staged = Staged {
-            files: file.into_iter().collect(),
-            metadata: built.metadata,
-            location,
-            manifests: Default::default(),
-            json,
-            expired: logs,
-            updates: built.changes,
-            requirements,
-        };
+        let staged = base.without_snapshot(built, requirements, &alter)?;
         match lake.swap(&base, staged).await {
             Swap::Done(_) => return Ok(()),
             Swap::Moved => {}

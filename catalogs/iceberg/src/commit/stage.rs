@@ -52,12 +52,32 @@ impl Base {
         let (location, file) = metadata_file(Some(previous), metadata, &json)?;
         Ok(Next { location: location.clone(), file: Some((location, file)), json: Some(Arc::new(json)) })
     }
+
+    /// A change that brings no snapshot and lets references name what they named: `change` is what made `built`.
+    pub(crate) fn without_snapshot(
+        &self,
+        built: TableMetadataBuildResult,
+        requirements: Vec<TableRequirement>,
+        change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
+    ) -> Result<Staged> {
+        let Next { location, file, json } = self.next(&built.metadata, change)?;
+        Ok(Staged {
+            files: file.into_iter().collect(),
+            expired: expired(&built.metadata, built.expired_metadata_logs)?,
+            metadata: built.metadata,
+            location,
+            manifests: Arc::default(),
+            json,
+            updates: built.changes,
+            requirements,
+        })
+    }
 }
 
 impl Staged {
-    /// A change of the table that brings no snapshot. Its JSON is written whole: parts of it hold only the snapshots
-    /// that references name, and the change may name others. That is dear, and such changes are rare.
-    pub(crate) fn without_snapshot(
+    /// A change of references. The JSON is written whole: parts of it hold only the snapshots that references name, and the
+    /// change may name others. That is dear, and such changes are rare.
+    pub(crate) fn of_references(
         base: &Base,
         built: TableMetadataBuildResult,
         requirements: Vec<TableRequirement>,

@@ -3,9 +3,10 @@
 use sqlparser::ast::{Delete, FromTable, TableFactor};
 use tidewater_catalogs::{ChangeKind, Changed};
 
-use super::{ChangesRows, Compiled, Shape, empty, named, query};
+use super::{ChangesRows, Compiled, Shape, named, query};
 use crate::SqlError;
 use crate::error::Result;
+use crate::plan::rewrite;
 use crate::session::StatementContext;
 
 impl ChangesRows for Delete {
@@ -36,7 +37,7 @@ impl ChangesRows for Delete {
     }
 
     fn compile(&self, _: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
-        let mut select = empty();
+        let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
         select.from = table.from();
         select.from.extend(self.using.iter().flatten().cloned());

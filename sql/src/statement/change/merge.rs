@@ -14,10 +14,10 @@ use sqlparser::ast::{
 };
 use tidewater_catalogs::{ChangeKind, Changed, Repeated};
 
-use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
+use super::{ChangesRows, Compiled, Shape, assignment, named, query};
 use crate::dialect::{fold, insert_star, same_of, update_star, walk_mut};
 use crate::error::Result;
-use crate::plan::assign;
+use crate::plan::{assign, rewrite};
 use crate::session::StatementContext;
 use crate::statement::insert;
 use crate::{SqlError, SqlState};
@@ -77,7 +77,7 @@ impl ChangesRows for Merge {
             Ok(clause)
         });
         let clauses = clauses.collect::<Result<Vec<MergeClause>>>()?;
-        let mut select = empty();
+        let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
         let (mut cells, mut actions) = (Vec::new(), Vec::new());
         for (i, clause) in clauses.iter().enumerate() {
@@ -272,7 +272,7 @@ fn source(factor: &TableFactor) -> Result<(TableFactor, Ident)> {
                 .with_hint("Write USING table or USING (SELECT …) AS name."));
         }
     };
-    let mut select = empty();
+    let mut select = rewrite::empty_select();
     select.projection.push(SelectItem::Wildcard(ast::WildcardAdditionalOptions::default()));
     select.projection.push(named(ast::Expr::Value(ast::Value::Boolean(true).into()), FOUND));
     select.from = vec![TableWithJoins { relation: factor.clone(), joins: Vec::new() }];

@@ -132,13 +132,7 @@ pub(super) struct Shape {
 impl Shape {
     /// `FROM` the table, with the places of its rows.
     fn from(&self) -> Vec<TableWithJoins> {
-        let mut from = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)])).from;
-        for table in &mut from {
-            if let TableFactor::Table { alias, .. } = &mut table.relation {
-                *alias = Some(self.alias.clone());
-            }
-        }
-        from
+        from_target(&self.alias)
     }
 
     fn column(&self, name: &str) -> ast::Expr {
@@ -148,6 +142,17 @@ impl Shape {
     fn place(&self) -> ast::Expr {
         self.column(ROW_PLACE)
     }
+}
+
+/// `FROM` the table that the statement does something to, under the name that it has for it.
+pub(super) fn from_target(name: &TableAlias) -> Vec<TableWithJoins> {
+    let mut from = rewrite::select_all(ObjectName::from(vec![Ident::new(TARGET)])).from;
+    for table in &mut from {
+        if let TableFactor::Table { alias, .. } = &mut table.relation {
+            *alias = Some(name.clone());
+        }
+    }
+    from
 }
 
 /// What a statement has become.
@@ -161,27 +166,8 @@ pub(super) struct Compiled {
 
 type Arrange = Box<dyn Fn(LogicalPlan, &Schema) -> Result<LogicalPlan> + Send + Sync>;
 
-/// `SELECT … FROM …`, to be filled in.
-pub(super) fn empty() -> Select {
-    let mut select = rewrite::select_all(ObjectName(vec![]));
-    select.from = Vec::new();
-    select.projection = Vec::new();
-    select
-}
-
-pub(super) fn query(select: Select) -> Query {
-    Query {
-        with: None,
-        body: Box::new(SetExpr::Select(Box::new(select))),
-        order_by: None,
-        limit_clause: None,
-        fetch: None,
-        locks: Vec::new(),
-        for_clause: None,
-        settings: None,
-        format_clause: None,
-        pipe_operators: Vec::new(),
-    }
+fn query(select: Select) -> Query {
+    rewrite::query(SetExpr::Select(Box::new(select)))
 }
 
 fn named(expr: ast::Expr, alias: impl Into<String>) -> SelectItem {

@@ -4,10 +4,10 @@ use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use sqlparser::ast::{TableFactor, Update, UpdateTableFromKind};
 use tidewater_catalogs::{ChangeKind, Changed};
 
-use super::{ChangesRows, Compiled, Shape, assignment, empty, named, query};
+use super::{ChangesRows, Compiled, Shape, assignment, named, query};
 use crate::SqlError;
 use crate::error::Result;
-use crate::plan::assign;
+use crate::plan::{assign, rewrite};
 use crate::session::StatementContext;
 
 impl ChangesRows for Update {
@@ -38,7 +38,7 @@ impl ChangesRows for Update {
     fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
         let values = assignment::values(ctx, table, &self.assignments)?;
         let cells = assignment::cells(&table.schema, &values);
-        let mut select = empty();
+        let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
         let columns = values.into_iter().zip(table.schema.fields()).enumerate();
         select
