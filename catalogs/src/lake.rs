@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result,
-    TableChange, TableCompaction, TableName, TableVersion, VacuumRetention, Vacuumed,
+    TableChange, TableCompaction, TableDraft, TableName, TableVersion, VacuumRetention, Vacuumed,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -114,6 +114,17 @@ pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
     async fn drop_table(&self, name: &TableName, expected: Option<Uuid>, purge: bool) -> Result<()>;
     /// A handle for flows, bound to the table's uuid: a table re-created under the same name is `NotFound`.
     async fn commit_table(&self, name: &TableName) -> Result<Arc<dyn CommitTable>>;
+    /// Whether drafts of several tables of this catalog can be committed at once.
+    async fn commits_together(&self, catalog: &str) -> Result<bool> {
+        let _ = catalog;
+        Ok(false)
+    }
+    /// Commits all drafts or none, each as one snapshot on the newest state of its table, retrying while that is safe. All
+    /// are of one catalog. `Conflict`: a table was changed meanwhile so that the draft would be another one now.
+    async fn commit_drafts(&self, drafts: &[Arc<dyn TableDraft>]) -> Result<()> {
+        let _ = drafts;
+        Err(Error::unsupported("transactions over tables of this catalog"))
+    }
 }
 
 /// One loaded, unchanging state of a table.
@@ -182,6 +193,10 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
         let _ = change;
         Err(Error::unsupported(format!("table \"{}\" has no branches and tags", self.info().name)))
+    }
+    /// A private copy of this state.
+    fn draft(&self) -> Result<Arc<dyn TableDraft>> {
+        Err(Error::unsupported(format!("table \"{}\" cannot be changed in a transaction", self.info().name)))
     }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

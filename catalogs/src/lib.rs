@@ -14,6 +14,7 @@ mod alteration;
 mod change;
 mod commit;
 mod definition;
+mod draft;
 mod error;
 mod flow_status;
 mod lake;
@@ -32,6 +33,7 @@ pub use commit::{
     StagingWriter, TableHead,
 };
 pub use definition::{Definition, DefinitionKind, Metastore};
+pub use draft::{DraftMark, TableDraft};
 pub use error::{Error, ErrorKind, Result};
 pub use flow_status::{ErrorDomain, FlowErrorInfo, FlowState, FlowStatus};
 pub use lake::{

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidewater_catalogs::{
     CatalogConnector, CommitTable, DEFAULT_CATALOG, Definition, DefinitionKind, Error, LakeCatalog, LakeTable,
-    Metastore, NewTable, Result, SYSTEM_CATALOG, StagedTable, TableName,
+    Metastore, NewTable, Result, SYSTEM_CATALOG, StagedTable, TableDraft, TableName,
 };
 use uuid::Uuid;
 
@@ -107,5 +107,15 @@ impl LakeCatalog for Catalogs {
 
     async fn commit_table(&self, name: &TableName) -> Result<Arc<dyn CommitTable>> {
         self.of(&name.catalog).await?.commit_table(name).await
+    }
+
+    async fn commits_together(&self, catalog: &str) -> Result<bool> {
+        self.of(catalog).await?.commits_together(catalog).await
+    }
+
+    async fn commit_drafts(&self, drafts: &[Arc<dyn TableDraft>]) -> Result<()> {
+        let Some(first) = drafts.first() else { return Ok(()) };
+        let catalog = Arc::clone(first).table()?.info().name.catalog.clone();
+        self.of(&catalog).await?.commit_drafts(drafts).await
     }
 }

@@ -13,6 +13,7 @@
 //! [`Session::execute`]; none of them plans or runs anything by itself.
 
 mod admission;
+mod block;
 mod catalogs;
 mod dialect;
 mod engine;

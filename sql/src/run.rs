@@ -148,7 +148,14 @@ pub(crate) async fn detached<T: Send + 'static>(
     ctx: &StatementContext<'_>,
     work: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
-    joined(ctx.engine.query_runtime.spawn(work).await)
+    to_end(ctx.engine, work).await
+}
+
+pub(crate) async fn to_end<T: Send + 'static>(
+    engine: &crate::Engine,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    joined(engine.query_runtime.spawn(work).await)
 }
 
 /// Work on the query runtime that may stop anywhere, and does where nobody waits for it any more.

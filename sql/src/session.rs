@@ -8,8 +8,10 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::block::{self, Block, Mark};
 use crate::dialect::{self, ParsedStatement, Statement};
 use crate::engine::{Engine, SessionShared, SessionVisible};
+use crate::plan::relation::Lookup;
 use crate::settings::Settings;
 use crate::{SqlError, SqlState, run, statement};
 
@@ -172,9 +174,14 @@ pub struct StatementContext<'a> {
     pub deadline: Option<Instant>,
     pub(crate) notices: &'a Arc<Mutex<Vec<Notice>>>,
     pub in_block: bool,
+    pub(crate) block: Option<Arc<Block>>,
 }
 
 impl StatementContext<'_> {
+    pub(crate) fn lookup(&self) -> Lookup<'_> {
+        Lookup { engine: self.engine, settings: self.settings, block: self.block.as_deref() }
+    }
+
     pub fn notice(&self, notice: Notice) {
         let mut notices = self.notices.lock();
         // A statement that has so much to say is not read anyway.
@@ -193,12 +200,14 @@ pub(crate) struct Transaction {
     pub status: TransactionStatus,
     /// Grows with every BEGIN, so that a stream of an earlier block leaves this one alone.
     pub generation: u64,
-    pub savepoints: Vec<String>,
+    pub savepoints: Vec<(String, Mark)>,
+    /// A new one for each block.
+    pub block: Arc<Block>,
 }
 
 impl Default for Transaction {
     fn default() -> Self {
-        Self { status: TransactionStatus::Idle, generation: 0, savepoints: Vec::new() }
+        Self { status: TransactionStatus::Idle, generation: 0, savepoints: Vec::new(), block: Arc::default() }
     }
 }
 
@@ -339,6 +348,17 @@ impl Session {
     ) -> Result<Outcome, SqlError> {
         let statement = &prepared.statement;
         if let Statement::Sql(sql) = &statement.statement {
+            if statement::commits(sql)
+                && let Err(e) = self.commit_drafts().await
+            {
+                let mut state = SessionState {
+                    settings: &mut self.settings,
+                    transaction: &self.transaction,
+                    notices: &self.notices,
+                };
+                statement::abandon(&mut state);
+                return Err(block::rolled_back(e));
+            }
             let mut state =
                 SessionState { settings: &mut self.settings, transaction: &self.transaction, notices: &self.notices };
             if let Some(outcome) = statement::session_statement(&mut state, sql)? {
@@ -371,6 +391,23 @@ impl Session {
         Ok(outcome)
     }
 
+    /// Shows to everybody what an open block has written. All of it, or nothing.
+    async fn commit_drafts(&self) -> Result<(), SqlError> {
+        let drafts = {
+            let transaction = self.transaction.lock();
+            if transaction.status != TransactionStatus::InBlock {
+                return Ok(());
+            }
+            transaction.block.changed()
+        };
+        if drafts.is_empty() {
+            return Ok(());
+        }
+        let engine = Arc::clone(&self.engine);
+        // Whether the commit took place must be known.
+        run::to_end(&self.engine, async move { Ok(engine.lake.commit_drafts(&drafts).await?) }).await
+    }
+
     fn context<'a>(
         &'a self,
         statement: &'a ParsedStatement,
@@ -378,6 +415,10 @@ impl Session {
         cancel: CancellationToken,
         deadline: Option<Instant>,
     ) -> StatementContext<'a> {
+        let (in_block, block) = {
+            let transaction = self.transaction.lock();
+            (transaction.status != TransactionStatus::Idle, Arc::clone(&transaction.block))
+        };
         StatementContext {
             engine: &self.engine,
             settings: &self.settings,
@@ -388,7 +429,8 @@ impl Session {
             cancel,
             deadline,
             notices: &self.notices,
-            in_block: self.transaction.lock().status != TransactionStatus::Idle,
+            in_block,
+            block: in_block.then_some(block),
         }
     }
 

@@ -34,61 +34,109 @@ fn tip(metadata: &TableMetadata, branch: &str) -> Option<i64> {
     metadata.snapshot_for_ref(branch).map(|snapshot| snapshot.snapshot_id())
 }
 
-/// Commits once. Each attempt swaps the state it was built on, so an attempt whose answer was lost either shows in a
-/// state loaded later, or fails for ever once the table has moved on. Until one of the two is seen, every other end is
-/// [`ErrorKind::CommitUnknown`].
+/// A table, and what is to become of it.
+pub(crate) struct Part<'a> {
+    /// As it was when the files were written.
+    pub(crate) table: &'a TableState,
+    pub(crate) what: &'a dyn Commit,
+}
+
+/// As [`commit_all`], of one table.
 pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &dyn Commit) -> Result<()> {
+    commit_all(lake, uuid, &[Part { table, what }]).await
+}
+
+/// Commits once, all tables or none. Each attempt swaps the states it was built on, so an attempt whose answer was lost
+/// either shows in the states loaded later, or fails for ever once one of the tables has moved on. Until one of the two is
+/// seen, every other end is [`ErrorKind::CommitUnknown`].
+pub(crate) async fn commit_all(lake: &Lake, uuid: Uuid, parts: &[Part<'_>]) -> Result<()> {
     let mut attempts = 0;
-    // The state on which an attempt was built whose answer was lost.
-    let mut open: Option<Arc<TableState>> = None;
+    // The states on which an attempt was built whose answer was lost.
+    let mut open: Option<Vec<Arc<TableState>>> = None;
     loop {
-        let state = match &open {
-            None => lake.load(&table.name).await?,
-            Some(_) => load_patiently(lake, table).await.map_err(|e| unknown(table, uuid, e))?,
-        };
-        if state.metadata.uuid() != table.metadata.uuid() {
-            return Err(Error::not_found(format!("table \"{}\" was dropped", table.name)));
+        let mut states = Vec::with_capacity(parts.len());
+        for Part { table, .. } in parts {
+            let state = match &open {
+                None => lake.load(&table.name).await?,
+                Some(_) => load_patiently(lake, table).await.map_err(|e| unknown(parts, table, uuid, e))?,
+            };
+            if state.metadata.uuid() != table.metadata.uuid() {
+                let dropped = Error::not_found(format!("table \"{}\" was dropped", table.name));
+                return Err(if open.is_some() { unknown(parts, table, uuid, dropped) } else { dropped });
+            }
+            states.push(state);
         }
-        if let Some(base) = &open {
-            match committed(&state.metadata, uuid, what.branch(), tip(&base.metadata, what.branch())) {
-                Some(true) => return Ok(()),
-                Some(false) => {}
-                None => return Err(lost(table, uuid, Error::unavailable("the snapshots since then were removed"))),
+        if let Some(bases) = &open {
+            if shown(parts, bases, &states, uuid)? {
+                return Ok(());
+            }
+            let passed = |((part, base), now): ((&Part<'_>, &Arc<TableState>), &Arc<TableState>)| {
+                lake.has_passed(base, now, part.what.branch())
+            };
+            if parts.iter().zip(bases).zip(&states).any(passed) {
+                open = None;
             }
         }
-        if open.as_ref().is_some_and(|base| lake.has_passed(base, &state, what.branch())) {
-            open = None;
-        }
-        let settled = |e: Error| if open.is_some() { lost(table, uuid, e) } else { e };
+        let settled = |e: Error, table: &TableState| if open.is_some() { lost(table, uuid, e) } else { e };
+        let Some(Part { table, .. }) = parts.first() else { return Ok(()) };
         if attempts == ATTEMPTS {
-            return Err(settled(Error::new(
-                ErrorKind::Conflict,
-                format!("table \"{}\" is changed by others faster than this statement can commit", table.name),
-            )));
+            let busy = format!("table \"{}\" is changed by others faster than this statement can commit", table.name);
+            return Err(settled(Error::new(ErrorKind::Conflict, busy), table));
         }
+        let first = *table;
         attempts += 1;
-        let at = state.metadata_location.clone();
-        let staged = async {
-            let base = lake.base(state).await?;
-            let staged = what.stage(&base).await?;
-            Ok::<_, Error>((base, staged))
-        };
-        let (base, staged) = match staged.await {
-            // The table has moved on, and somebody removed files of the state that was looked at.
-            Err(e) if e.kind() == ErrorKind::NotFound && has_moved(lake, table, &at).await => continue,
-            other => other.map_err(settled)?,
-        };
-        match lake.swap(&base, staged).await {
-            Swap::Done(_) => return Ok(()),
-            Swap::Refused(e) => return Err(settled(e)),
+        let mut staged = Vec::with_capacity(parts.len());
+        let mut bases = Vec::with_capacity(parts.len());
+        let mut moved = false;
+        for (Part { table, what }, state) in parts.iter().zip(states) {
+            let at = state.metadata_location.clone();
+            bases.push(Arc::clone(&state));
+            let next = async {
+                let base = lake.base(state).await?;
+                let next = what.stage(&base).await?;
+                Ok::<_, Error>((base, next))
+            };
+            match next.await {
+                Ok(next) => staged.push(next),
+                // The table has moved on, and somebody removed files of the state that was looked at.
+                Err(e) if e.kind() == ErrorKind::NotFound && has_moved(lake, table, &at).await => {
+                    moved = true;
+                    break;
+                }
+                Err(e) => return Err(settled(e, table)),
+            }
+        }
+        if moved {
+            continue;
+        }
+        match lake.swap_all(staged).await {
+            Swap::Done(()) => return Ok(()),
+            Swap::Refused(e) => return Err(settled(e, first)),
             Swap::Moved => {}
             Swap::Unknown(e) => {
-                tracing::warn!(table = %table.name, error = %e, "answer to a commit was lost");
-                open = Some(Arc::clone(&base.state));
+                tracing::warn!(error = %e, commit = %uuid, "answer to a commit was lost");
+                open = Some(bases);
             }
         }
         // A short wait, growing, so that two statements do not keep meeting.
         tokio::time::sleep(Duration::from_millis(u64::from(attempts.min(10)) * 5)).await;
+    }
+}
+
+/// Whether the attempt on `bases` came through.
+fn shown(parts: &[Part<'_>], bases: &[Arc<TableState>], now: &[Arc<TableState>], uuid: Uuid) -> Result<bool> {
+    let mut seen = Vec::with_capacity(parts.len());
+    for ((Part { table, what }, base), now) in parts.iter().zip(bases).zip(now) {
+        match committed(&now.metadata, uuid, what.branch(), tip(&base.metadata, what.branch())) {
+            Some(is_there) => seen.push(is_there),
+            None => return Err(lost(table, uuid, Error::unavailable("the snapshots since then were removed"))),
+        }
+    }
+    match (seen.contains(&true), seen.iter().position(|is_there| !is_there)) {
+        (there, None) => Ok(there),
+        (false, Some(_)) => Ok(false),
+        // Loaded one after the other, they may lie on both sides of the commit; what one shows, all will.
+        (true, Some(_)) => Ok(true),
     }
 }
 
@@ -113,9 +161,9 @@ async fn load_patiently(lake: &Lake, table: &TableState) -> Result<Arc<TableStat
     }
 }
 
-/// The change may be there or not. `NotFound` is no doubt: with the table its rows are gone.
-fn unknown(table: &TableState, commit: Uuid, e: Error) -> Error {
-    if e.kind() == ErrorKind::NotFound { e } else { lost(table, commit, e) }
+/// The change may be there or not. `NotFound` is no doubt where it is the only table: with it its rows are gone.
+fn unknown(parts: &[Part<'_>], table: &TableState, commit: Uuid, e: Error) -> Error {
+    if e.kind() == ErrorKind::NotFound && parts.len() == 1 { e } else { lost(table, commit, e) }
 }
 
 fn lost(table: &TableState, commit: Uuid, e: Error) -> Error {

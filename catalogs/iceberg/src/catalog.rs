@@ -5,11 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidewater_catalogs::{
     CommitTable, DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, Error, ErrorKind, LakeCatalog, LakeTable, NewTable,
-    Result, SYSTEM_CATALOG, StagedTable, TableName,
+    Result, SYSTEM_CATALOG, StagedTable, TableDraft, TableName,
 };
 
 use crate::blobs::WarehouseBlobs;
 use crate::commit::LakeCommitTable;
+use crate::draft;
 use crate::lake::{Backend, Lake};
 use crate::new_table::check_name;
 use crate::pointers::{Database, Pointers};
@@ -206,6 +207,17 @@ impl LakeCatalog for IcebergLake {
     async fn commit_table(&self, name: &TableName) -> Result<Arc<dyn CommitTable>> {
         let state = self.lake.load(name).await?;
         Ok(Arc::new(LakeCommitTable::new(Arc::clone(&self.lake), state)))
+    }
+
+    async fn commits_together(&self, _: &str) -> Result<bool> {
+        match &self.lake.backend {
+            Backend::Sql(_) => Ok(true),
+            Backend::Rest(rest) => rest.commits_together().await,
+        }
+    }
+
+    async fn commit_drafts(&self, drafts: &[Arc<dyn TableDraft>]) -> Result<()> {
+        draft::commit(&self.lake, drafts).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::commit::{
 use crate::error;
 use crate::in_flight::InFlight;
 use crate::new_table::{check_name, new_metadata, ours};
-use crate::pointers::Pointers;
+use crate::pointers::{PointerMove, Pointers};
 use crate::rest::{Posted, RestCatalog};
 use crate::scan::MetadataCache;
 use crate::schema::to_arrow;
@@ -66,8 +66,8 @@ struct Parsed {
 }
 
 /// What came of one attempt to replace a table's state.
-pub(crate) enum Swap {
-    Done(Base),
+pub(crate) enum Swap<T = Base> {
+    Done(T),
     /// The catalog said that the table is not what it was.
     Moved,
     /// Nothing happened, for another reason: files could not be written, or the catalog said no for good.
@@ -235,7 +235,7 @@ impl Lake {
         self.state(name, parsed.metadata, location, self.storage.clone())
     }
 
-    fn state(
+    pub(crate) fn state(
         &self,
         name: &TableName,
         metadata: Arc<TableMetadata>,
@@ -277,6 +277,81 @@ impl Lake {
         match &self.backend {
             Backend::Sql(pointers) => self.swap_pointer(pointers, base, staged).await,
             Backend::Rest(rest) => self.post(rest, base, staged).await,
+        }
+    }
+
+    /// The same for several tables at once, all or none.
+    pub(crate) async fn swap_all(&self, mut parts: Vec<(Base, Staged)>) -> Swap<()> {
+        if parts.len() > 1 {
+            return match &self.backend {
+                Backend::Sql(pointers) => self.swap_pointers(pointers, parts).await,
+                Backend::Rest(rest) => self.post_all(rest, parts).await,
+            };
+        }
+        let Some((base, staged)) = parts.pop() else { return Swap::Done(()) };
+        match self.swap(&base, staged).await {
+            Swap::Done(_) => Swap::Done(()),
+            Swap::Moved => Swap::Moved,
+            Swap::Refused(e) => Swap::Refused(e),
+            Swap::Unknown(e) => Swap::Unknown(e),
+        }
+    }
+
+    async fn swap_pointers(&self, pointers: &Pointers, parts: Vec<(Base, Staged)>) -> Swap<()> {
+        let (mut moves, mut made, mut expired) = (Vec::new(), Vec::new(), Vec::new());
+        for (base, staged) in parts {
+            if let Err(e) = self.storage.write_new(staged.files).await {
+                return Swap::Refused(e);
+            }
+            let name = &base.state.name;
+            moves.push(PointerMove {
+                namespace: name.namespace().join("."),
+                table: name.name.clone(),
+                from: base.state.metadata_location.clone(),
+                to: staged.location.clone(),
+            });
+            let bytes = staged.json.as_ref().map_or(0, |json| json.bytes());
+            let parsed = Parsed { metadata: Arc::new(staged.metadata), json: staged.json, bytes };
+            made.push((staged.location, parsed));
+            expired.extend(staged.expired);
+        }
+        match pointers.swap_all(moves).await {
+            Ok(true) => {}
+            Ok(false) => return Swap::Moved,
+            Err(e) => return Swap::Unknown(e),
+        }
+        #[cfg(test)]
+        if self.lose_answer() {
+            return Swap::Unknown(Error::unavailable("the answer was lost"));
+        }
+        for (location, parsed) in made {
+            self.parsed.insert(location, parsed).await;
+        }
+        if let Err(e) = self.storage.delete(expired).await {
+            tracing::warn!(error = %e, "old metadata files were not removed");
+        }
+        Swap::Done(())
+    }
+
+    async fn post_all(&self, rest: &Arc<RestCatalog>, parts: Vec<(Base, Staged)>) -> Swap<()> {
+        let mut changes = Vec::with_capacity(parts.len());
+        for (base, staged) in parts {
+            let files = staged.files.into_iter().filter(|(at, _)| *at != staged.location).collect();
+            if let Err(e) = base.state.storage.write_new(files).await {
+                return Swap::Refused(e);
+            }
+            changes.push((base.state.name.clone(), staged.requirements, staged.updates));
+        }
+        let posted = rest.commit_all(&changes).await;
+        #[cfg(test)]
+        if matches!(posted, Posted::Done(())) && self.lose_answer() {
+            return Swap::Unknown(Error::unavailable("the answer was lost"));
+        }
+        match posted {
+            Posted::Done(()) => Swap::Done(()),
+            Posted::Moved => Swap::Moved,
+            Posted::Refused(e) => Swap::Refused(e),
+            Posted::Unknown(e) => Swap::Unknown(e),
         }
     }
 

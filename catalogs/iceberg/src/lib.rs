@@ -26,6 +26,7 @@ mod commit;
 mod compact;
 mod connector;
 mod defaults;
+mod draft;
 mod error;
 mod in_flight;
 mod lake;

@@ -31,6 +31,17 @@ const NAMESPACES: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_propertie
     property_value VARCHAR(1000) NOT NULL,
     PRIMARY KEY (catalog_name, namespace, property_key))";
 
+/// One table on its way from one metadata file to the next.
+pub(crate) struct PointerMove {
+    pub(crate) namespace: String,
+    pub(crate) table: String,
+    pub(crate) from: String,
+    pub(crate) to: String,
+}
+
+const SWAP: &str = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
+    WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $2";
+
 /// A SQL database.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Database {
@@ -139,14 +150,44 @@ impl Pointers {
     /// The compare-and-swap behind every commit. False where the table is no longer at `expected`. An error leaves
     /// open whether the swap took place.
     pub(crate) async fn swap(&self, namespace: &str, table: &str, expected: &str, new: &str) -> Result<bool> {
-        let done = self
-            .execute(
-                "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
-             WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $2",
-                &[new, expected, &self.catalog, namespace, table],
-            )
-            .await;
+        let done = self.execute(SWAP, &[new, expected, &self.catalog, namespace, table]).await;
         Ok(done.map_err(|e| e.in_words("commit"))? == 1)
+    }
+
+    /// The same for several tables, all or none.
+    pub(crate) async fn swap_all(&self, mut moves: Vec<PointerMove>) -> Result<bool> {
+        // In one order, so that two of these never wait for each other.
+        moves.sort_by(|a, b| (&a.namespace, &a.table).cmp(&(&b.namespace, &b.table)));
+        let done = in_time(async {
+            match &self.pool {
+                Pool::Sqlite(pool) => {
+                    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+                    for PointerMove { namespace, table, from, to } in &moves {
+                        let query = sqlx::query::<sqlx::Sqlite>(SWAP);
+                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
+                        if transaction.execute(query).await?.rows_affected() != 1 {
+                            transaction.rollback().await?;
+                            return Ok(false);
+                        }
+                    }
+                    transaction.commit().await?;
+                }
+                Pool::Postgres(pool) => {
+                    let mut transaction = pool.begin().await?;
+                    for PointerMove { namespace, table, from, to } in &moves {
+                        let query = sqlx::query::<sqlx::Postgres>(SWAP);
+                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
+                        if transaction.execute(query).await?.rows_affected() != 1 {
+                            transaction.rollback().await?;
+                            return Ok(false);
+                        }
+                    }
+                    transaction.commit().await?;
+                }
+            }
+            Ok(true)
+        });
+        done.await.map_err(|e| e.in_words("commit"))
     }
 
     /// `NotFound` without the namespace, `AlreadyExists` where the name is taken.

@@ -10,8 +10,8 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{
     Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
-    TableVersion, Transform, VacuumRetention, Vacuumed,
+    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableDraft,
+    TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
+use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
 use crate::scan;
@@ -28,13 +29,15 @@ use crate::schema::without_ids;
 use crate::state::TableState;
 use crate::vacuum;
 use crate::version::{self, Found};
-use crate::writer::{FileWriter, from_staged};
+use crate::writer::{FileWriter, from_staged, writable};
 
 /// One loaded state of a table, for SQL.
 pub(crate) struct IcebergTable {
     lake: Arc<Lake>,
     state: Arc<TableState>,
     info: TableInfo,
+    /// That takes what is written, instead of the catalog.
+    draft: Option<Arc<Draft>>,
 }
 
 impl std::fmt::Debug for IcebergTable {
@@ -46,7 +49,20 @@ impl std::fmt::Debug for IcebergTable {
 impl IcebergTable {
     pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>) -> Result<Self> {
         let info = table_info(&state)?;
-        Ok(Self { lake, state, info })
+        Ok(Self { lake, state, info, draft: None })
+    }
+
+    /// A draft as it is now.
+    pub(crate) fn of_draft(lake: Arc<Lake>, state: Arc<TableState>, draft: Arc<Draft>) -> Result<Self> {
+        Ok(Self { draft: Some(draft), ..Self::new(lake, state)? })
+    }
+
+    /// What cannot be taken back.
+    fn not_in_draft(&self, what: &str) -> Result<()> {
+        match &self.draft {
+            None => Ok(()),
+            Some(_) => Err(Error::unsupported(format!("{what} in a transaction"))),
+        }
     }
 
     async fn references(&self) -> Result<HashMap<String, SnapshotReference>> {
@@ -64,13 +80,16 @@ impl IcebergTable {
 
     async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
         let commit = Uuid::now_v7();
-        let _entered = self.lake.in_flight.enter(commit);
+        let entered = self.lake.in_flight.enter(commit);
         let files = self.stage_rows(commit, input).await?;
         let rows = files.rows();
         if rows > 0 {
             let schema_id = self.state.metadata.current_schema_id();
             let append = Append { lake: &self.lake, commit, files: &files, schema_id, branch };
-            let done = attempts::commit(&self.lake, &self.state, commit, &append).await;
+            let done = match &self.draft {
+                None => attempts::commit(&self.lake, &self.state, commit, &append).await,
+                Some(draft) => draft.take(&append, entered, None).await,
+            };
             done.map_err(|e| e.with_context("table", &self.state.name))?;
         }
         Ok(rows)
@@ -162,7 +181,7 @@ impl Commit for Overwrite<'_> {
 }
 
 /// A column may have become NOT NULL since the rows were written.
-fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
+pub(crate) fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
     let required = metadata.current_schema().as_struct().fields().iter();
     for field in required.filter(|f| f.required && f.field_type.is_primitive()) {
         if add.iter().any(|(_, file)| file.null_value_counts().get(&field.id) != Some(&0)) {
@@ -219,14 +238,17 @@ impl LakeTable for IcebergTable {
     }
 
     async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
+        self.not_in_draft("writing to a branch")?;
         self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input).await
     }
 
     async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
+        self.not_in_draft("changing references")?;
         crate::references::change(&self.lake, &self.state, change).await
     }
 
     async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
+        self.not_in_draft("altering a table")?;
         let required = alterations.iter().any(|a| matches!(a, Alteration::ChangeNull { nullable: false, .. }));
         if required && self.references().await?.iter().any(|(name, r)| r.is_branch() && name != MAIN_BRANCH) {
             return Err(Error::unsupported("SET NOT NULL of a table that has other branches than main")
@@ -238,28 +260,39 @@ impl LakeTable for IcebergTable {
 
     async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
         let commit = Uuid::now_v7();
-        let _entered = self.lake.in_flight.enter(commit);
+        let entered = self.lake.in_flight.enter(commit);
         let files = match input {
             Some(input) => self.stage_rows(commit, input).await?,
             None => StagedFiles::default(),
         };
         let rows = files.rows();
         let overwrite = Overwrite { table: self, commit, files, here };
-        let done = attempts::commit(&self.lake, &self.state, commit, &overwrite).await;
+        let done = match &self.draft {
+            None => attempts::commit(&self.lake, &self.state, commit, &overwrite).await,
+            Some(draft) => draft.take(&overwrite, entered, Some(Check::of_all())).await,
+        };
         done.map_err(|e| e.with_context("table", &self.state.name))?;
         Ok(rows)
     }
 
     fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+        self.not_in_draft("writing files anew")?;
         Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
     }
 
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
+        self.not_in_draft("removing files")?;
         vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {
-        Ok(Arc::new(RowChange::new(Arc::clone(&self.lake), Arc::clone(&self.state), kind)?))
+        Ok(Arc::new(RowChange::new(Arc::clone(&self.lake), Arc::clone(&self.state), kind, self.draft.clone())?))
+    }
+
+    fn draft(&self) -> Result<Arc<dyn TableDraft>> {
+        self.not_in_draft("a transaction")?;
+        writable(&self.state.metadata)?;
+        Ok(Arc::new(Draft::new(Arc::clone(&self.lake), Arc::clone(&self.state))))
     }
 }
 

@@ -21,7 +21,7 @@ use super::flow_check::Place;
 use super::flow_lane::{self, SlotTable};
 use super::output::{display_name, wire_type};
 use super::query::{Planner, Purpose, analyzed};
-use super::relation::{self, Relation, StreamRelation};
+use super::relation::{self, Lookup, Relation, StreamRelation};
 use super::{assign, flow_check, naming, rewrite, scope, stream_scan, wildcard};
 use crate::dialect::{CreateStreamingTable, Name, arrow_type, stream_marker, walk_mut};
 use crate::engine::Engine;
@@ -124,6 +124,7 @@ async fn plan_rows(
         purpose: Purpose::Describe,
         live: false,
         target: None,
+        block: None,
     };
     let mut query = Box::new(query.clone());
     let stream = take_stream(engine, settings, &mut query, bound, place).await?;
@@ -235,7 +236,7 @@ async fn take_stream(
     named.retain(|t| !marked.contains(&t.name));
     if let Some(other) = named.first() {
         let name = other.name.0.join(".");
-        let hint = match relation::find(engine, settings, &other.name).await? {
+        let hint = match relation::find(&Lookup { engine, settings, block: None }, &other.name).await? {
             None => return Err(SqlError::undefined_table(name)),
             Some(Relation::Stream(_)) => format!("Write FROM STREAM {name}."),
             Some(_) => {
@@ -253,7 +254,7 @@ async fn take_stream(
         let text = name.0.join(".");
         let found = match bound {
             Some(Bound::As(stream)) => Some(Relation::Stream(stream.clone())),
-            _ => relation::find(engine, settings, name).await?,
+            _ => relation::find(&Lookup { engine, settings, block: None }, name).await?,
         };
         let found = match found {
             Some(Relation::Stream(stream)) => stream,

@@ -183,6 +183,7 @@ async fn query(engine: &Arc<Engine>, request: &ReplayRequest, text: &str, purpos
         purpose,
         live: false,
         target: None,
+        block: None,
     };
     let mut planned = planner.query(&query, &[], None).await?;
     // A request that is taken up again after a crash must not mean other letters than before.

@@ -18,11 +18,12 @@ use tidewater_catalogs::{LakeTable, TargetRows};
 use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
-use super::relation::{self, Read, Relation, TableRelation};
+use super::relation::{self, Lookup, Read, Relation, TableRelation};
 use super::{
     chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, time_travel,
     wildcard,
 };
+use crate::block::Block;
 use crate::dialect::{Name, ParsedStatement, walk};
 use crate::engine::Engine;
 use crate::error::Result;
@@ -52,6 +53,8 @@ pub(crate) struct Planner<'a> {
     pub live: bool,
     /// The table that the statement does something to.
     pub target: Option<&'a Target>,
+    /// The transaction block that the statement runs in.
+    pub block: Option<&'a Block>,
 }
 
 /// A table that the statement does something to. The query names it [`TARGET`]; where it reads the same table under its own name, it
@@ -84,7 +87,12 @@ impl<'a> Planner<'a> {
             purpose,
             live: ctx.settings.reads_live(),
             target: None,
+            block: ctx.block.as_deref(),
         }
+    }
+
+    pub(super) fn lookup(&self) -> Lookup<'_> {
+        Lookup { engine: self.engine, settings: self.settings, block: self.block }
     }
 
     /// For what is written elsewhere: rows that are not committed yet may still be taken back, and their copies not.
@@ -235,7 +243,7 @@ impl<'a> Planner<'a> {
                 found.insert(table.name, Relation::System(provider));
                 continue;
             }
-            match relation::find(self.engine, self.settings, &table.name).await? {
+            match relation::find(&self.lookup(), &table.name).await? {
                 Some(Relation::Table(relation)) if relation.past.is_none() && self.is_target(&relation) => {
                     let same = self.target.map_or(relation.table, |target| {
                         target.rows.reads_table();

@@ -10,6 +10,7 @@ use tidewater_catalogs::{
 };
 use tidewater_streaming::ReadView;
 
+use crate::block::Block;
 use crate::dialect::Name;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -139,39 +140,39 @@ pub(crate) fn candidates(settings: &Settings, name: &Name) -> Result<Vec<TableNa
     })
 }
 
+/// Where names are looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lookup<'a> {
+    pub engine: &'a Arc<Engine>,
+    pub settings: &'a Settings,
+    /// The transaction block that asks, which has tables of its own.
+    pub block: Option<&'a Block>,
+}
+
 /// Finds a relation by the search path. None where there is none of that name.
-pub(crate) async fn find(engine: &Arc<Engine>, settings: &Settings, name: &Name) -> Result<Option<Relation>> {
-    find_at(engine, settings, name, None).await
+pub(crate) async fn find(at: &Lookup<'_>, name: &Name) -> Result<Option<Relation>> {
+    find_at(at, name, None).await
 }
 
 /// As [`find`], at a version where one is given: 42809 for what has none.
-pub(crate) async fn find_at(
-    engine: &Arc<Engine>,
-    settings: &Settings,
-    name: &Name,
-    version: Option<&TableVersion>,
-) -> Result<Option<Relation>> {
-    let found = match candidates(settings, name) {
-        Ok(tries) => by_name(engine, &tries, version).await,
+pub(crate) async fn find_at(at: &Lookup<'_>, name: &Name, version: Option<&TableVersion>) -> Result<Option<Relation>> {
+    let found = match candidates(at.settings, name) {
+        Ok(tries) => by_name(at, &tries, version).await,
         Err(e) => Err(e),
     };
     if matches!(found, Ok(Some(_))) {
         return found;
     }
     // `t.branch_b`. A name of three parts may begin with a catalog that is none, and one of four with one that is.
-    match reference(engine, settings, name, version).await? {
+    match reference(at, name, version).await? {
         Some(referenced) => Ok(Some(referenced)),
         None => found,
     }
 }
 
-async fn by_name(
-    engine: &Arc<Engine>,
-    tries: &[TableName],
-    version: Option<&TableVersion>,
-) -> Result<Option<Relation>> {
+async fn by_name(lookup: &Lookup<'_>, tries: &[TableName], version: Option<&TableVersion>) -> Result<Option<Relation>> {
     for candidate in tries {
-        if let Some(found) = load(engine, candidate).await? {
+        if let Some(found) = load(lookup, candidate).await? {
             return at(found, &candidate.name, version).await.map(Some);
         }
     }
@@ -179,7 +180,7 @@ async fn by_name(
     for candidate in tries {
         let Some((base, suffix)) = candidate.name.rsplit_once('$') else { break };
         let base = TableName::new(&candidate.catalog, &candidate.schema, base);
-        match load(engine, &base).await? {
+        match load(lookup, &base).await? {
             None => {}
             Some(Relation::Table(table)) => return suffixed(table, suffix, version).await.map(Some),
             Some(_) if is_suffix(suffix) => {
@@ -233,20 +234,15 @@ async fn at(found: Relation, name: &str, version: Option<&TableVersion>) -> Resu
 }
 
 /// `t.branch_b` and `t.tag_b`, as Spark writes them.
-async fn reference(
-    engine: &Arc<Engine>,
-    settings: &Settings,
-    name: &Name,
-    version: Option<&TableVersion>,
-) -> Result<Option<Relation>> {
+async fn reference(lookup: &Lookup<'_>, name: &Name, version: Option<&TableVersion>) -> Result<Option<Relation>> {
     let Some((last, base @ ([_] | [_, _] | [_, _, _]))) = name.0.split_last() else { return Ok(None) };
     let referenced = match (last.strip_prefix("branch_"), last.strip_prefix("tag_")) {
         (Some(branch), _) => TableVersion::Branch(branch.to_owned()),
         (None, Some(tag)) => TableVersion::Tag(tag.to_owned()),
         (None, None) => return Ok(None),
     };
-    for candidate in candidates(settings, &Name(base.to_vec()))? {
-        let Some(found @ Relation::Table(_)) = load(engine, &candidate).await? else { continue };
+    for candidate in candidates(lookup.settings, &Name(base.to_vec()))? {
+        let Some(found @ Relation::Table(_)) = load(lookup, &candidate).await? else { continue };
         if version.is_some() {
             return Err(SqlError::unsupported(format!("\"{last}\" is a version already"))
                 .with_hint("Name the table alone, or leave the clause out."));
@@ -257,7 +253,13 @@ async fn reference(
 }
 
 /// Loads exactly this name.
-pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Option<Relation>> {
+async fn load(lookup: &Lookup<'_>, name: &TableName) -> Result<Option<Relation>> {
+    let Lookup { engine, block, .. } = lookup;
+    if let Some(block) = block
+        && let Some(pinned) = block.find(name)?
+    {
+        return Ok(Some(Relation::Table(pinned)));
+    }
     if (name.catalog == DEFAULT_CATALOG && is_system_schema(&name.schema))
         || (name.catalog == SYSTEM_CATALOG && name.schema != DLQ_SCHEMA)
     {
@@ -274,7 +276,13 @@ pub(crate) async fn load(engine: &Arc<Engine>, name: &TableName) -> Result<Optio
     // not missing in both.
     let hot = engine.supervisor.read_view(&name.to_string());
     match engine.lake.load_table(name).await {
-        Ok(table) => Ok(Some(Relation::Table(TableRelation { table, hot, read: Read::Session, past: None }))),
+        Ok(table) => {
+            let relation = TableRelation { table, hot, read: Read::Session, past: None };
+            if let Some(block) = block {
+                block.pin(name, relation.clone());
+            }
+            Ok(Some(Relation::Table(relation)))
+        }
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e.into()),
     }

@@ -40,7 +40,7 @@ pub(super) async fn resolve(planner: &Planner<'_>, query: &mut Query) -> Result<
                 return Err(SqlError::unsupported(format!("{function} is not supported")));
             }
         };
-        let relation = relation::find_at(planner.engine, planner.settings, &name, version.as_ref()).await?;
+        let relation = relation::find_at(&planner.lookup(), &name, version.as_ref()).await?;
         let relation = relation.ok_or_else(|| SqlError::undefined_table(name.0.join(".")))?;
         found.insert(Name::bare(format!("{PREFIX}{n}")), relation);
     }

@@ -68,7 +68,7 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
     let wrong = |is: ObjectKind| {
         Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a {}", describe.name.last(), is.noun())))
     };
-    match relation::find(ctx.engine, ctx.settings, &describe.name).await? {
+    match relation::find(&ctx.lookup(), &describe.name).await? {
         None => Err(SqlError::undefined_table(describe.name.last())),
         Some(Relation::Stream(found)) => {
             if describe.kind.is_some_and(|k| k != ObjectKind::Stream) {

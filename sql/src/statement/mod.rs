@@ -38,6 +38,7 @@ use crate::{SqlError, SqlState};
 pub(crate) use catalog::{open_catalog, secrets_of_catalog};
 pub(crate) use flow::FlowPlanner;
 pub(crate) use stream::stream_definition;
+pub(crate) use transaction::abandon;
 #[cfg(test)]
 pub(crate) use {flow::lock as lock_flow, schema::NAMES};
 
@@ -55,6 +56,10 @@ pub(crate) fn session_statement(state: &mut SessionState<'_>, sql: &ast::Stateme
         S::Discard { object_type } => transaction::discard(state, object_type).map(Some),
         _ => Ok(None),
     }
+}
+
+pub(crate) fn commits(sql: &ast::Statement) -> bool {
+    matches!(sql, ast::Statement::Commit { .. })
 }
 
 /// True for what a failed block still takes.
@@ -137,7 +142,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
     }
 }
 
-/// There is no undo yet, so a block takes no write: one that stayed behind a ROLLBACK would be a wrong answer.
+/// A block takes what changes rows, and no other write: one that stayed behind a ROLLBACK would be a wrong answer.
 fn refuse_write(ctx: &StatementContext<'_>, statement: &Statement) -> Result<()> {
     let Some(what) = writes(statement) else { return Ok(()) };
     if ctx.settings.read_only(ctx.in_block) {
@@ -146,12 +151,18 @@ fn refuse_write(ctx: &StatementContext<'_>, statement: &Statement) -> Result<()>
             format!("cannot execute {what} in a read-only transaction"),
         ));
     }
-    if ctx.in_block {
+    if ctx.in_block && !changes_rows(statement) {
         return Err(SqlError::unsupported(format!("{what} cannot run inside a transaction block"))
-            .with_detail("Each writing statement commits by itself; it could not be rolled back.")
+            .with_detail("It commits by itself and could not be rolled back.")
             .with_hint("Run it outside of BEGIN … COMMIT (in drivers: with autocommit on)."));
     }
     Ok(())
+}
+
+fn changes_rows(statement: &Statement) -> bool {
+    use ast::Statement as S;
+    matches!(statement, Statement::Sql(sql)
+        if matches!(**sql, S::Insert(_) | S::Delete(_) | S::Update(_) | S::Merge(_) | S::Truncate(_)))
 }
 
 fn writes(statement: &Statement) -> Option<&'static str> {

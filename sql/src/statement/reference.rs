@@ -52,7 +52,7 @@ pub(super) async fn change(
 pub(super) async fn find(ctx: &StatementContext<'_>, name: &Name) -> Result<Option<Arc<dyn LakeTable>>> {
     let shown = name.0.join(".");
     let not_a_table = || SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"));
-    match relation::find(ctx.engine, ctx.settings, name).await? {
+    match relation::find(&ctx.lookup(), name).await? {
         None => Ok(None),
         Some(Relation::Table(found)) if found.past.is_some() => {
             Err(not_a_table().with_hint("Name the table, without a branch or a tag."))

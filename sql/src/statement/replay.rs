@@ -152,7 +152,7 @@ async fn find_stream(ctx: &StatementContext<'_>, name: &Name) -> Result<TableNam
             return Ok(candidate);
         }
     }
-    match relation::find(ctx.engine, ctx.settings, name).await? {
+    match relation::find(&ctx.lookup(), name).await? {
         None => Err(SqlError::undefined_table(name.0.join("."))
             .with_hint("REPLAY DLQ names a stream; SHOW STREAMS lists them.")),
         Some(Relation::Stream(stream)) => Ok(stream.name.clone()),

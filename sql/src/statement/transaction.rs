@@ -1,4 +1,6 @@
-//! BEGIN, COMMIT, ROLLBACK and savepoints, as far as sessions that read need them.
+//! BEGIN, COMMIT, ROLLBACK and savepoints. What a block writes is in [`crate::block`].
+
+use std::sync::Arc;
 
 use sqlparser::ast::{DiscardObject, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode};
 
@@ -22,6 +24,7 @@ pub(super) fn run(state: &mut SessionState<'_>, statement: &Statement) -> Result
                     transaction.status = TransactionStatus::InBlock;
                     transaction.generation += 1;
                     transaction.savepoints.clear();
+                    transaction.block = Arc::default();
                 }
                 state.settings.begin();
             } else {
@@ -36,6 +39,9 @@ pub(super) fn run(state: &mut SessionState<'_>, statement: &Statement) -> Result
             let mut transaction = state.transaction.lock();
             let at = place(&transaction, &fold(name), "ROLLBACK TO SAVEPOINT")?;
             transaction.savepoints.truncate(at + 1);
+            if let Some((_, mark)) = transaction.savepoints.last() {
+                transaction.block.reset(mark);
+            }
             transaction.status = TransactionStatus::InBlock;
             // What still streams from behind the savepoint must not fail the block again.
             transaction.generation += 1;
@@ -49,7 +55,8 @@ pub(super) fn run(state: &mut SessionState<'_>, statement: &Statement) -> Result
             if transaction.savepoints.len() >= MAX_SAVEPOINTS {
                 return Err(SqlError::new(SqlState::TOO_COMPLEX, "too many savepoints"));
             }
-            transaction.savepoints.push(fold(name));
+            let mark = transaction.block.mark();
+            transaction.savepoints.push((fold(name), mark));
             Ok(Outcome::done("SAVEPOINT"))
         }
         Statement::ReleaseSavepoint { name } => {
@@ -69,7 +76,7 @@ fn place(transaction: &crate::session::Transaction, name: &str, what: &str) -> R
     transaction
         .savepoints
         .iter()
-        .rposition(|s| s == name)
+        .rposition(|(s, _)| s == name)
         .ok_or_else(|| SqlError::new(SqlState::SAVEPOINT_EXCEPTION, format!("savepoint \"{name}\" does not exist")))
 }
 
@@ -87,6 +94,7 @@ fn end(state: &mut SessionState<'_>, commit: bool, chain: bool) -> Result<Outcom
         transaction.status = if chain { TransactionStatus::InBlock } else { TransactionStatus::Idle };
         transaction.generation += 1;
         transaction.savepoints.clear();
+        transaction.block = Arc::default();
         was
     };
     let committed = commit && was == TransactionStatus::InBlock;
@@ -100,6 +108,18 @@ fn end(state: &mut SessionState<'_>, commit: bool, chain: bool) -> Result<Outcom
     }
     // A failed block ends in a rollback, whatever was asked.
     Ok(Outcome::done(if commit && was != TransactionStatus::Failed { "COMMIT" } else { "ROLLBACK" }))
+}
+
+/// Ends a block whose COMMIT has failed.
+pub(crate) fn abandon(state: &mut SessionState<'_>) {
+    {
+        let mut transaction = state.transaction.lock();
+        transaction.status = TransactionStatus::Idle;
+        transaction.generation += 1;
+        transaction.savepoints.clear();
+        transaction.block = Arc::default();
+    }
+    state.settings.end(false);
 }
 
 fn check_modes(modes: &[TransactionMode]) -> Result<()> {

@@ -12,7 +12,7 @@ mod marks;
 mod mode;
 mod positions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod valid;
 
 use std::collections::{BTreeMap, HashMap};
@@ -34,6 +34,7 @@ use uuid::Uuid;
 use crate::attempts::{self, Commit};
 use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
@@ -54,6 +55,8 @@ pub(crate) struct RowChange {
     mode: Mode,
     isolation: Isolation,
     places: Arc<Places>,
+    /// That takes the change, instead of the catalog.
+    draft: Option<Arc<Draft>>,
 }
 
 impl std::fmt::Debug for RowChange {
@@ -76,11 +79,20 @@ struct Outcome {
 }
 
 impl RowChange {
-    pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>, kind: ChangeKind) -> Result<Self> {
+    pub(crate) fn new(
+        lake: Arc<Lake>,
+        state: Arc<TableState>,
+        kind: ChangeKind,
+        draft: Option<Arc<Draft>>,
+    ) -> Result<Self> {
         writable(&state.metadata)?;
         let properties = state.metadata.properties();
         let (mode, isolation) = (mode::mode(properties, kind)?, mode::isolation(properties, kind)?);
-        Ok(Self { lake, state, mode, isolation, places: Arc::default() })
+        Ok(Self { lake, state, mode, isolation, places: Arc::default(), draft })
+    }
+
+    fn check(&self, touched: Vec<Arc<TargetFile>>) -> Check {
+        Check { touched, places: Arc::clone(&self.places), isolation: self.isolation }
     }
 
     /// Takes the query's answer in: marks, and rows that come.
@@ -172,18 +184,27 @@ impl TargetRows for RowChange {
 impl TableChange for RowChange {
     async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed> {
         let commit = Uuid::now_v7();
-        let _entered = self.lake.in_flight.enter(commit);
+        let entered = self.lake.in_flight.enter(commit);
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
         let (marks, changed) = self.take(input, repeated, &mut writer).await?;
         if changed == Changed::default() {
+            if let Some(draft) = &self.draft {
+                draft.rest_on(self.check(Vec::new()));
+            }
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
         rewrite(&self.state, std::mem::take(&mut outcome.rewrite), &mut writer).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
-        let done = attempts::commit(&self.lake, &self.state, commit, &what).await;
+        let done = match &self.draft {
+            None => attempts::commit(&self.lake, &self.state, commit, &what).await,
+            Some(draft) => {
+                let check = self.check(what.outcome.touched.clone());
+                draft.take(&what, entered, Some(check)).await
+            }
+        };
         done.map_err(|e| e.with_context("table", &self.state.name))?;
         Ok(changed)
     }

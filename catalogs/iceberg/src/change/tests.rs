@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::tests::{TestLake, append, new_table, query, rows};
 
 /// The columns of a row that stays as it is, but for its name.
-const RENAMED: &str = "SELECT _tidewater_place, true, id, 'new', at FROM t";
+pub(crate) const RENAMED: &str = "SELECT _tidewater_place, true, id, 'new', at FROM t";
 
 async fn table(lake: &TestLake, properties: &[(&str, &str)], partition_by: Vec<PartitionField>) -> Arc<dyn LakeTable> {
     let properties = properties.iter().map(|(k, v)| ((*k).to_string(), (*v).to_string())).collect();
@@ -37,7 +37,7 @@ async fn newest(lake: &TestLake) -> Arc<dyn LakeTable> {
 }
 
 /// The answer of a query over the rows with their places.
-async fn answer(change: &dyn TableChange, sql: &str) -> SendableRecordBatchStream {
+pub(crate) async fn answer(change: &dyn TableChange, sql: &str) -> SendableRecordBatchStream {
     let context = SessionContext::new();
     context.register_table("t", change.provider().unwrap()).unwrap();
     let frame = context.sql(sql).await.unwrap();

@@ -14,6 +14,9 @@ pub(super) struct Config {
     pub defaults: Properties,
     #[serde(default)]
     pub overrides: Properties,
+    /// What the server serves, as `POST /v1/{prefix}/…`.
+    #[serde(default)]
+    pub endpoints: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +84,12 @@ pub(super) struct Commit<'a> {
     pub identifier: FullName<'a>,
     pub requirements: &'a [TableRequirement],
     pub updates: &'a [TableUpdate],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Transaction<'a> {
+    pub table_changes: Vec<Commit<'a>>,
 }
 
 #[derive(Serialize)]

@@ -23,6 +23,8 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(60);
 /// The protocol's own code for a token that has run out.
 const TOKEN_EXPIRED: u16 = 419;
 
+const TRANSACTION_ENDPOINT: &str = "POST /v1/{prefix}/transactions/commit";
+
 pub(super) struct Request<'a> {
     pub method: Method,
     /// Below the prefix of the catalog, without a slash in front.
@@ -70,6 +72,8 @@ pub(super) struct Session {
     separator: String,
     /// Defaults, our options, overrides.
     pub properties: Properties,
+    /// Of several tables at once.
+    pub commits_together: bool,
 }
 
 #[derive(Debug)]
@@ -121,7 +125,10 @@ impl Client {
             None => format!("{root}/v1"),
         };
         let separator = properties.get("namespace-separator").cloned().unwrap_or_else(|| "%1F".to_string());
-        Ok(Arc::new(Session { base, separator, properties }))
+        // A server that does not say serves what the protocol had before servers could say, which this is part of.
+        let together = |all: Vec<String>| all.iter().any(|e| e.trim() == TRANSACTION_ENDPOINT);
+        let commits_together = config.endpoints.is_none_or(together);
+        Ok(Arc::new(Session { base, separator, properties, commits_together }))
     }
 
     /// One request, once. Where the catalog does not know who asks (any more), a new token is got and the request

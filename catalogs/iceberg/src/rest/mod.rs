@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::lake::another;
 use crate::new_table::checked;
 use crate::storage::{Renew, Storage, StoreOptions, Vended, is_credential, is_store_option};
-use api::{Commit, FullName, Namespaces, NewNamespace, NewTableRequest, TableAnswer, Tables, segment};
+use api::{Commit, FullName, Namespaces, NewNamespace, NewTableRequest, TableAnswer, Tables, Transaction, segment};
 use client::{Answer, Client, NoAnswer, Request, parse, refusal};
 
 /// How often a request that changes nothing is sent, where there is no answer or one of 5xx.
@@ -86,8 +86,8 @@ pub(crate) struct Loaded {
 }
 
 /// What came of a commit.
-pub(crate) enum Posted {
-    Done(Box<Committed>),
+pub(crate) enum Posted<T = Box<Committed>> {
+    Done(T),
     Moved,
     Refused(Error),
     Unknown(Error),
@@ -238,26 +238,66 @@ impl RestCatalog {
             Ok(request) => request,
             Err(e) => return Posted::Refused(e),
         };
-        let answer = match self.client.send(&request).await {
+        let answer = match self.post(&request).await {
+            Posted::Done(answer) => answer,
+            Posted::Moved => return Posted::Moved,
+            Posted::Refused(e) => return Posted::Refused(e),
+            Posted::Unknown(e) => return Posted::Unknown(e),
+        };
+        match parse_apart::<TableAnswer>(&what, answer).await {
+            Ok(answer) => match answer.metadata_location {
+                Some(metadata_location) => {
+                    Posted::Done(Box::new(Committed { metadata: answer.metadata, metadata_location }))
+                }
+                None => Posted::Unknown(Error::unavailable("the answer to a commit is not whole")),
+            },
+            Err(e) => Posted::Unknown(e),
+        }
+    }
+
+    /// Whether the server takes changes of several tables at once.
+    pub(crate) async fn commits_together(&self) -> Result<bool> {
+        Ok(self.client.session().await?.commits_together)
+    }
+
+    /// Sends a commit to several tables, all or none, once.
+    pub(crate) async fn commit_all(
+        &self,
+        changes: &[(TableName, Vec<TableRequirement>, Vec<TableUpdate>)],
+    ) -> Posted<()> {
+        let what = "commit to several tables";
+        let namespaces: Vec<Vec<String>> = changes.iter().map(|(name, ..)| name.namespace()).collect();
+        let commits = changes.iter().zip(&namespaces).map(|((name, requirements, updates), namespace)| Commit {
+            identifier: FullName { namespace, name: &name.name },
+            requirements,
+            updates,
+        });
+        let body = match to_json(&Transaction { table_changes: commits.collect() }) {
+            Ok(body) => Some(body),
+            Err(e) => return Posted::Refused(e),
+        };
+        let path = "transactions/commit".to_owned();
+        match self.post(&Request { method: Method::POST, path, query: Vec::new(), body, what }).await {
+            Posted::Done(_) => Posted::Done(()),
+            Posted::Moved => Posted::Moved,
+            Posted::Refused(e) => Posted::Refused(e),
+            Posted::Unknown(e) => Posted::Unknown(e),
+        }
+    }
+
+    /// One request that changes something, and what its answer says of that.
+    async fn post(&self, request: &Request<'_>) -> Posted<Answer> {
+        let answer = match self.client.send(request).await {
             Ok(answer) => answer,
             Err(NoAnswer::NotSent(e)) => return Posted::Refused(e),
             Err(NoAnswer::Lost(e)) => return Posted::Unknown(e),
         };
-        let status = answer.status;
-        match status.as_u16() {
-            200 => match parse_apart::<TableAnswer>(&what, answer).await {
-                Ok(answer) => match answer.metadata_location {
-                    Some(metadata_location) => {
-                        Posted::Done(Box::new(Committed { metadata: answer.metadata, metadata_location }))
-                    }
-                    None => Posted::Unknown(Error::unavailable("the answer to a commit is not whole")),
-                },
-                Err(e) => Posted::Unknown(e),
-            },
+        match answer.status.as_u16() {
+            200 | 204 => Posted::Done(answer),
             409 => Posted::Moved,
-            408 => Posted::Unknown(refusal(&what, &answer)),
-            400..=499 => Posted::Refused(refusal(&what, &answer)),
-            _ => Posted::Unknown(refusal(&what, &answer)),
+            408 => Posted::Unknown(refusal(request.what, &answer)),
+            400..=499 => Posted::Refused(refusal(request.what, &answer)),
+            _ => Posted::Unknown(refusal(request.what, &answer)),
         }
     }
 

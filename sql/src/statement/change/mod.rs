@@ -69,7 +69,7 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
     let denied = || {
         SqlError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied: \"{shown}\" belongs to the server"))
     };
-    let found = match relation::find(ctx.engine, ctx.settings, name).await? {
+    let found = match relation::find(&ctx.lookup(), name).await? {
         None => return Err(SqlError::undefined_table(&shown)),
         Some(Relation::System(_)) => return Err(denied()),
         Some(Relation::Table(found)) if found.table.info().name.catalog == SYSTEM_CATALOG => return Err(denied()),
@@ -82,9 +82,18 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
             return Err(SqlError::unsupported(format!("{} of a table cannot be written to", past.version))
                 .with_hint("Write to the table itself."));
         }
-        Some(Relation::Table(found)) => Writable::Table(found.table),
+        Some(Relation::Table(found)) => Writable::Table(match &ctx.block {
+            Some(block) => block.draft(ctx.engine, &found.table.info().name).await?,
+            None => found.table,
+        }),
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
+    if ctx.in_block && !matches!(found, Writable::Table(_)) {
+        let what = if matches!(found, Writable::Stream(_)) { "a stream" } else { "a branch" };
+        return Err(SqlError::unsupported(format!("writing to {what} inside a transaction block is not supported"))
+            .with_detail("It could not be rolled back.")
+            .with_hint("Run the statement outside of BEGIN … COMMIT (in drivers: with autocommit on)."));
+    }
     Ok((shown, found))
 }
 
