@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Error, Result};
+use crate::{Compacted, Error, Result, Vacuumed};
 
 /// Names one commit. The same commit, sent again after a lost answer, keeps its uuid.
 pub type CommitUuid = Uuid;
@@ -141,4 +141,12 @@ pub trait CommitTable: Send + Sync + std::fmt::Debug {
     /// What keeps metadata small: merges manifests, expires snapshots (never a tagged one). Called between commits
     /// by the table's committer; a lost race is no error.
     async fn maintain(&self) -> Result<()>;
+    /// Writes small files anew, where there are enough of them. Runs beside commits, which it makes no more than begin anew.
+    async fn compact(&self) -> Result<Compacted> {
+        Ok(Compacted::default())
+    }
+    /// Removes files that nobody names and that are too old to be about to be named.
+    async fn vacuum(&self) -> Result<Vacuumed> {
+        Ok(Vacuumed::default())
+    }
 }

@@ -131,6 +131,18 @@ pub const SETTINGS: &[Setting] = &[
         "5min",
         "… or time, whichever is first: manifests merged, snapshots expired",
     ),
+    setting(
+        "compact_interval",
+        "DURATION",
+        "60s",
+        "Small files of a flow's table are written anew at most this often; 0 is never",
+    ),
+    setting(
+        "vacuum_interval",
+        "DURATION",
+        "24h",
+        "Files of a flow's table that no snapshot names are looked for at most this often; 0 is never",
+    ),
     setting("checkpoints_kept", "NUMBER", "16", "Checkpoints of a flow that are kept behind the newest"),
     setting(
         "max_outbox_entries",
@@ -332,6 +344,8 @@ impl Config {
                 max_replayed_ranges: number("max_replayed_ranges", &or_default("max_replayed_ranges"))?,
                 maintain_commits: count("maintain_commits")?,
                 maintain_interval: time("maintain_interval")?,
+                compact_interval: duration("compact_interval", &or_default("compact_interval"))?,
+                vacuum_interval: duration("vacuum_interval", &or_default("vacuum_interval"))?,
                 drain_deadline: time("drain_deadline")?,
                 ..EngineSettings::default()
             },

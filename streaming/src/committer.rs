@@ -11,7 +11,9 @@ use tokio::time::timeout;
 use crate::commit::{Action, CommitState, Fact, Finish, Reply};
 use crate::env::Env;
 use crate::failure::{Failure, FlowResult};
+use crate::recovery;
 use crate::status::StatusCell;
+use crate::upkeep::Upkeep;
 
 /// Failures in a row after which a commit that does not get through is reported at warning level.
 const ALARM_AFTER: u32 = 5;
@@ -29,6 +31,7 @@ pub(crate) struct Committer {
     head: Option<TableHead>,
     since_maintenance: u64,
     maintained_at: tokio::time::Instant,
+    upkeep: Upkeep,
 }
 
 impl Committer {
@@ -40,7 +43,8 @@ impl Committer {
         status: Arc<StatusCell>,
     ) -> Self {
         let maintained_at = tokio::time::Instant::now();
-        Self { table, label, flow, env, status, head: None, since_maintenance: 0, maintained_at }
+        let upkeep = Upkeep::new(label == recovery::LABEL);
+        Self { table, label, flow, env, status, head: None, since_maintenance: 0, maintained_at, upkeep }
     }
 
     pub(crate) fn flow(&self) -> &str {
@@ -211,6 +215,9 @@ impl Committer {
     /// Between commits: keeps metadata small. Whatever happens here, the flow goes on.
     pub(crate) async fn maintain_if_due(&mut self) {
         let s = &self.env.settings;
+        if self.since_maintenance > 0 {
+            self.upkeep.begin_if_due(&self.table, s);
+        }
         let due = self.since_maintenance >= s.maintain_commits
             || (self.since_maintenance > 0 && self.maintained_at.elapsed() >= s.maintain_interval);
         if !due {

@@ -101,6 +101,10 @@ pub struct EngineSettings {
     /// A table is maintained after this many commits or this time, whichever comes first.
     pub maintain_commits: u64,
     pub maintain_interval: Duration,
+    /// Small files of a table are written anew at most this often; zero is never.
+    pub compact_interval: Duration,
+    /// Files that nobody names are looked for at most this often; zero is never.
+    pub vacuum_interval: Duration,
     /// Pausing, dropping and altering wait this long for a flow to seal and commit; then it is cut off.
     pub drain_deadline: Duration,
 }
@@ -125,6 +129,8 @@ impl Default for EngineSettings {
             max_replayed_ranges: 10_000,
             maintain_commits: 50,
             maintain_interval: Duration::from_secs(300),
+            compact_interval: Duration::from_secs(60),
+            vacuum_interval: Duration::from_secs(24 * 3600),
             drain_deadline: Duration::from_secs(30),
         }
     }

@@ -27,6 +27,7 @@ mod seal;
 mod source;
 mod supervisor;
 mod trigger;
+mod upkeep;
 
 mod env;
 mod failpoint;

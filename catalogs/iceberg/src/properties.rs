@@ -34,6 +34,8 @@ pub(crate) const SNAPSHOT_AGE_MS: (&str, u64) = ("history.expire.max-snapshot-ag
 pub(crate) const SNAPSHOTS_TO_KEEP: (&str, u64) = ("history.expire.min-snapshots-to-keep", 1);
 /// Of branches and tags but main, by the age of their snapshots.
 pub(crate) const REFERENCE_AGE_MS: (&str, u64) = ("history.expire.max-ref-age-ms", i64::MAX as u64);
+/// Whether small files of a table are written anew while a flow writes to it.
+pub(crate) const AUTO_OPTIMIZE: (&str, bool) = ("tidewater.optimize.enabled", true);
 pub(crate) const GC: (&str, bool) = ("gc.enabled", true);
 
 /// What a new table gets where its creator did not say otherwise. Written down, so that other engines obey it too.
@@ -102,7 +104,7 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     }
     get(properties, SNAPSHOT_AGE_MS)?;
     get(properties, REFERENCE_AGE_MS)?;
-    for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, GC] {
+    for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, AUTO_OPTIMIZE, GC] {
         get(properties, flag)?;
     }
     crate::change::check_properties(properties)?;

@@ -23,8 +23,8 @@ use async_trait::async_trait;
 use iceberg::spec::Operation;
 use parking_lot::{Mutex, RwLock};
 use tidewater_catalogs::{
-    AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Error, ErrorKind, Result, StagingWriter,
-    TableHead,
+    AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Compacted, Error, ErrorKind, Result,
+    StagingWriter, TableHead, VacuumRetention, Vacuumed,
 };
 
 use crate::in_flight::Entered;
@@ -33,6 +33,7 @@ use crate::schema::without_ids;
 use crate::state::TableState;
 use crate::storage::Storage;
 use crate::writer::FileWriter;
+use crate::{compact, properties as p, vacuum};
 pub(crate) use expire::{Expiry, expirable, expire, manifest_paths, print};
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
@@ -127,6 +128,18 @@ impl CommitTable for LakeCommitTable {
 
     async fn forget(&self, flow: &str) -> Result<()> {
         forget::forget(self, flow).await
+    }
+
+    async fn compact(&self) -> Result<Compacted> {
+        compact::automatic(&self.lake, self.newest().await?).await
+    }
+
+    async fn vacuum(&self) -> Result<Vacuumed> {
+        let state = self.newest().await?;
+        if !p::get(state.metadata.properties(), p::GC)? {
+            return Ok(Vacuumed::default());
+        }
+        vacuum::vacuum(&self.lake, state, VacuumRetention::default(), false).await
     }
 
     async fn maintain(&self) -> Result<()> {

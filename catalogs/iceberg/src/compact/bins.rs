@@ -17,6 +17,11 @@ pub(super) struct Wanted {
     pub(super) least_files: usize,
 }
 
+/// The text of a partition's values tells partitions apart; where it is the same for two, so are they.
+pub(super) fn partition_key(file: &TargetFile) -> (i32, String) {
+    (file.spec_id, format!("{:?}", file.partition))
+}
+
 /// Files that are read together and become about one file each bin. Those of one partition, in their order.
 pub(super) fn bins(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<TargetFile>>> {
     let target = wanted.target_bytes.max(1);
@@ -26,8 +31,7 @@ pub(super) fn bins(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<Tar
     };
     let mut partitions: BTreeMap<(i32, String), Vec<&Arc<TargetFile>>> = BTreeMap::new();
     for file in files.iter().filter(|file| small(file) || must(file)) {
-        // The text of a partition's values tells partitions apart; where it is the same for two, so are they.
-        partitions.entry((file.spec_id, format!("{:?}", file.partition))).or_default().push(file);
+        partitions.entry(partition_key(file)).or_default().push(file);
     }
     let mut all = Vec::new();
     for files in partitions.into_values() {
@@ -53,12 +57,12 @@ pub(super) fn bins(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<Tar
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use iceberg::spec::{Literal, Struct};
 
     use super::*;
 
-    fn file(name: &str, size_bytes: u64, partition: i32) -> TargetFile {
+    pub(in crate::compact) fn file(name: &str, size_bytes: u64, partition: i32) -> TargetFile {
         TargetFile {
             location: name.to_owned(),
             manifest: String::new(),

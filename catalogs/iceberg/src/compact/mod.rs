@@ -9,12 +9,14 @@
 //! Rows that others deleted by position meanwhile would come back: such a commit is a conflict, and nothing is changed.
 
 mod bins;
+mod tiers;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
+use datafusion::prelude::SessionContext;
 use iceberg::spec::Operation;
 use tidewater_catalogs::{Compacted, ErrorKind, Result, StagedFiles, StagingWriter, TableCompaction, TargetRows};
 use uuid::Uuid;
@@ -30,6 +32,7 @@ use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
 use crate::writer::{FileWriter, from_staged, writable};
 use bins::{Wanted, bins};
+use tiers::tiers;
 
 /// Bytes of old files that one commit replaces: what is lost where it meets a conflict.
 const COMMIT_BYTES: u64 = 2 << 30;
@@ -110,14 +113,41 @@ impl TableCompaction for Compaction {
             spec_id: metadata.default_partition_spec_id(),
             least_files: self.least_files,
         };
+        let bins = bins(&self.places.files(), wanted);
+        if dry_run {
+            let mut would = Compacted::default();
+            bins.iter().for_each(|bin| would += removed(bin));
+            return Ok(would);
+        }
+        self.replace_in_parts(bins).await
+    }
+}
+
+/// Writes small files of a table anew that a flow keeps writing to, where there are enough of them, and those of whose rows
+/// many are deleted.
+pub(crate) async fn automatic(lake: &Arc<Lake>, state: Arc<TableState>) -> Result<Compacted> {
+    let properties = state.metadata.properties();
+    if !p::get(properties, p::AUTO_OPTIMIZE)? {
+        return Ok(Compacted::default());
+    }
+    let wanted = Wanted {
+        target_bytes: p::get(properties, p::TARGET_FILE_BYTES)?,
+        spec_id: state.metadata.default_partition_spec_id(),
+        least_files: 0,
+    };
+    let compaction = Compaction::new(Arc::clone(lake), state, 0)?;
+    // Planning alone finds the files.
+    compaction.provider()?.scan(&SessionContext::new().state(), None, &[], None).await?;
+    compaction.replace_in_parts(tiers(&compaction.places.files(), wanted)).await
+}
+
+impl Compaction {
+    /// So many at a time that not too much is lost where others change the same files.
+    async fn replace_in_parts(&self, bins: Vec<Vec<Arc<TargetFile>>>) -> Result<Compacted> {
         let mut done = Compacted::default();
         let mut group: Vec<Vec<Arc<TargetFile>>> = Vec::new();
         let mut bytes = 0;
-        for bin in bins(&self.places.files(), wanted) {
-            if dry_run {
-                done += removed(&bin);
-                continue;
-            }
+        for bin in bins {
             let size: u64 = bin.iter().map(|f| f.size_bytes).sum();
             if bytes + size > COMMIT_BYTES && !group.is_empty() {
                 done += self.replace(&std::mem::take(&mut group)).await?;

@@ -44,6 +44,11 @@ pub(crate) struct TargetFile {
 }
 
 impl TargetFile {
+    /// At least so many, by position and in files of its own.
+    pub(crate) fn deleted_rows(&self) -> u64 {
+        self.deletes.iter().filter(|delete| delete.is_scoped).map(|delete| delete.record_count).sum()
+    }
+
     pub(crate) fn has_deletes(&self) -> bool {
         !self.deletes.is_empty() || self.equality_deletes
     }
