@@ -29,6 +29,7 @@ mod defaults;
 mod error;
 mod in_flight;
 mod lake;
+mod lineage;
 mod metadata_tables;
 mod new_table;
 mod pointers;

@@ -17,7 +17,7 @@ use tidewater_catalogs::{
     VacuumRetention, Vacuumed,
 };
 
-use crate::commit::{Change, Removal, stage};
+use crate::commit::{Change, Listed, Removal, stage};
 use crate::lake::Swap;
 use crate::writer::{FileWriter, from_staged};
 use uuid::Uuid;
@@ -189,7 +189,7 @@ async fn compact(lake: &TestLake) {
     for manifest in crate::commit::current_manifests(&state).await.unwrap() {
         for entry in crate::commit::load_manifest(&state, &manifest).await.unwrap().entries() {
             if entry.is_alive() {
-                remove.insert(entry.data_file().file_path().to_string(), String::new());
+                remove.insert(Listed::of(entry.data_file()), String::new());
             }
         }
     }
