@@ -25,6 +25,7 @@ mod change;
 mod commit;
 mod compact;
 mod connector;
+mod default_values;
 mod defaults;
 mod error;
 mod in_flight;

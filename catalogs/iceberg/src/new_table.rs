@@ -9,6 +9,7 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{Error, NewTable, PartitionField, Result, Transform};
 
+use crate::default_values::with_defaults;
 use crate::error;
 use crate::schema::to_iceberg;
 use crate::storage::{Storage, check_location};
@@ -53,8 +54,6 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
     if table.schema.fields().is_empty() {
         return Err(Error::invalid(format!("table \"{}\" has no columns", table.name)));
     }
-    let schema = Arc::new(to_iceberg(&table.schema)?);
-    let spec = partition_spec(&schema, &table.partition_by)?;
     let mut all: HashMap<String, String> = defaults.clone().into_iter().collect();
     all.extend(table.properties.clone());
     if let Some(comment) = &table.comment {
@@ -68,6 +67,8 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
         return Err(Error::unsupported("tables of format version 1 cannot be made")
             .with_hint("Leave \"format-version\" out, or set it to \"2\" or \"3\"."));
     }
+    let schema = Arc::new(with_defaults(to_iceberg(&table.schema)?, &table.defaults, version)?);
+    let spec = partition_spec(&schema, &table.partition_by)?;
     check_properties(&all)?;
     Ok(Checked { schema, spec, properties: all, version })
 }

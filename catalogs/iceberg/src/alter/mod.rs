@@ -96,7 +96,12 @@ fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetada
 
 /// None where nothing is left to do.
 fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Option<Altered>> {
-    let mut columns = Columns::new(metadata);
+    let wanted = alterations.iter().find_map(|a| match a {
+        Alteration::SetProperties(properties) => properties.get(FORMAT_VERSION),
+        _ => None,
+    });
+    let version = wanted.map(|text| upgrade(metadata, text)).transpose()?.flatten();
+    let mut columns = Columns::new(metadata, version.unwrap_or(metadata.format_version()));
     let mut partitions = Vec::new();
     let (mut set, mut reset): (HashMap<String, String>, Vec<String>) = (HashMap::new(), Vec::new());
     for alteration in alterations {
@@ -106,6 +111,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             Alteration::RenameColumn { path, to } => columns.rename(path, to)?,
             Alteration::ChangeType { path, to } => columns.widen(path, to)?,
             Alteration::ChangeNull { path, nullable } => columns.change_null(path, *nullable)?,
+            Alteration::ChangeDefault { path, default } => columns.change_default(path, default.as_ref())?,
             Alteration::CommentColumn { path, comment } => columns.comment(path, comment.as_deref())?,
             Alteration::MoveColumn { path, place } => columns.move_to(path, place)?,
             Alteration::AddPartition(_) | Alteration::DropPartition(_) | Alteration::ReplacePartition { .. } => {
@@ -126,7 +132,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     let spec = partitions::changed(metadata, &current, &partitions)?;
     set.retain(|key, value| metadata.properties().get(key) != Some(value));
     reset.retain(|key| key == FORMAT_VERSION || metadata.properties().contains_key(key));
-    let version = set.remove(FORMAT_VERSION).map(|text| upgrade(metadata, &text)).transpose()?.flatten();
+    set.remove(FORMAT_VERSION);
     if reset.iter().any(|key| key == FORMAT_VERSION) {
         return Err(Error::invalid("the format version of a table cannot be reset"));
     }

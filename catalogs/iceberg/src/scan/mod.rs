@@ -64,6 +64,7 @@ use self::plan::{Request, plan};
 use self::reader::Readers;
 pub(crate) use self::reader::{DELETED_FILE_ID, DELETED_POSITION_ID};
 use self::source::{Equality, IcebergSource, unused_store};
+pub(crate) use self::values::{literal, scalar};
 pub(crate) use self::vector::blob as vector_blob;
 use crate::state::TableState;
 

@@ -15,6 +15,7 @@ use super::columns::{count_nans, fit};
 use super::metrics::{Finished, data_file};
 use super::split::Splitter;
 use super::to_staged;
+use crate::default_values::is_kept;
 use crate::error;
 use crate::lineage::{unknown, with_columns};
 use crate::properties as p;
@@ -266,6 +267,10 @@ pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
                 "column \"{}\" has type {}, which can be read only",
                 field.name, field.field_type
             )));
+        }
+        let mut defaults = field.initial_default.iter().chain(&field.write_default);
+        if defaults.any(|default| !is_kept(default, &field.field_type)) {
+            return Err(Error::unsupported(format!("the default of column \"{}\" can be read only", field.name)));
         }
     }
     Ok(())
