@@ -58,6 +58,7 @@ async fn measure(options: &Options) -> Result<()> {
         schema: schema.clone(),
         partition_by: Vec::new(),
         properties: keep_all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        defaults: Default::default(),
         location: None,
         comment: None,
     })

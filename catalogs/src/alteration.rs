@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 
 use crate::PartitionField;
 
@@ -27,6 +28,11 @@ pub enum Alteration {
         path: Vec<String>,
         nullable: bool,
     },
+    /// What is written into the column where a statement leaves it out; none for null.
+    ChangeDefault {
+        path: Vec<String>,
+        default: Option<ScalarValue>,
+    },
     CommentColumn {
         path: Vec<String>,
         comment: Option<String>,
@@ -49,6 +55,10 @@ pub enum Alteration {
 pub struct AddColumn {
     pub path: Vec<String>,
     pub data_type: DataType,
+    /// Of the rows that are there and, until it is changed, of those to come.
+    pub default: Option<ScalarValue>,
+    /// NOT NULL, which needs a default.
+    pub required: bool,
     pub comment: Option<String>,
     pub place: Option<ColumnPlace>,
     pub if_not_exists: bool,

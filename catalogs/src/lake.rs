@@ -5,6 +5,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use datafusion::catalog::TableProvider;
+use datafusion::common::ScalarValue;
 use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
@@ -38,6 +39,8 @@ pub struct NewTable {
     pub partition_by: Vec<PartitionField>,
     /// Iceberg table properties, passed through.
     pub properties: BTreeMap<String, String>,
+    /// What is written into columns that a statement leaves out, by their names, in their types.
+    pub defaults: BTreeMap<String, ScalarValue>,
     /// Default: under the warehouse.
     pub location: Option<String>,
     pub comment: Option<String>,
@@ -52,6 +55,8 @@ pub struct TableInfo {
     pub schema: SchemaRef,
     /// Of columns at the top, by their names.
     pub comments: BTreeMap<String, String>,
+    /// What is written into columns at the top that a statement leaves out, by their names.
+    pub defaults: BTreeMap<String, ScalarValue>,
     pub partition_by: Vec<PartitionField>,
     pub properties: BTreeMap<String, String>,
     pub current_snapshot: Option<SnapshotInfo>,

@@ -1,11 +1,12 @@
 //! What the `iceberg` crate does not read in a table's metadata: some default values, and types of version 3.
 
-use iceberg::spec::{FormatVersion, TableMetadata};
+use iceberg::spec::{FormatVersion, NestedFieldRef, TableMetadata};
 use serde::Deserialize;
 use serde_json::Value;
 use tidewater_catalogs::{Error, Result};
 
-const KEY: &str = "initial-default";
+const INITIAL: &str = "initial-default";
+const WRITE: &str = "write-default";
 
 /// The schemas in a table's metadata, which may be alone or the `metadata` of an object.
 #[derive(Deserialize)]
@@ -45,7 +46,8 @@ pub(crate) fn unknown_type(json: &[u8]) -> Option<Error> {
 /// The crate drops a default that it cannot read, and rows would show null instead. `json` is what `metadata` was read
 /// from, alone or as `metadata` of an object.
 pub(crate) fn check(json: &[u8], metadata: &TableMetadata) -> Result<()> {
-    if metadata.format_version() < FormatVersion::V3 || !json.windows(KEY.len()).any(|w| w == KEY.as_bytes()) {
+    let named = |key: &str| json.windows(key.len()).any(|w| w == key.as_bytes());
+    if metadata.format_version() < FormatVersion::V3 || !(named(INITIAL) || named(WRITE)) {
         return Ok(());
     }
     for json in &Schemas::of(json).unwrap_or_default() {
@@ -53,9 +55,13 @@ pub(crate) fn check(json: &[u8], metadata: &TableMetadata) -> Result<()> {
         let Some(schema) = metadata.schema_by_id(id.unwrap_or(0)) else { continue };
         let mut fields = Vec::new();
         with_default(json, &mut fields);
-        for (id, name) in fields {
+        for (id, name, key) in fields {
             let known = i32::try_from(id).ok().and_then(|id| schema.field_by_id(id));
-            if known.is_some_and(|field| field.initial_default.is_none()) {
+            let read = |field: &NestedFieldRef| match key {
+                INITIAL => field.initial_default.is_some(),
+                _ => field.write_default.is_some(),
+            };
+            if known.is_some_and(|field| !read(field)) {
                 return Err(Error::unsupported("default value of a column cannot be read").with_context("column", name));
             }
         }
@@ -63,20 +69,19 @@ pub(crate) fn check(json: &[u8], metadata: &TableMetadata) -> Result<()> {
     Ok(())
 }
 
-/// Ids and names of all fields, nested ones too, that have a default.
-fn with_default<'a>(json: &'a Value, out: &mut Vec<(i64, &'a str)>) {
+/// Ids and names of all fields, nested ones too, that have a default, and of which kind.
+fn with_default<'a>(json: &'a Value, out: &mut Vec<(i64, &'a str, &'static str)>) {
     match json {
         Value::Object(object) => {
-            if let (Some(id), Some(default)) = (object.get("id").and_then(Value::as_i64), object.get(KEY))
-                && !default.is_null()
-            {
-                out.push((id, object.get("name").and_then(Value::as_str).unwrap_or_default()));
+            for key in [INITIAL, WRITE] {
+                if let (Some(id), Some(default)) = (object.get("id").and_then(Value::as_i64), object.get(key))
+                    && !default.is_null()
+                {
+                    out.push((id, object.get("name").and_then(Value::as_str).unwrap_or_default(), key));
+                }
             }
             // What a default looks like inside is no schema.
-            object
-                .iter()
-                .filter(|(key, _)| *key != KEY && *key != "write-default")
-                .for_each(|(_, v)| with_default(v, out));
+            object.iter().filter(|(key, _)| *key != INITIAL && *key != WRITE).for_each(|(_, v)| with_default(v, out));
         }
         Value::Array(all) => all.iter().for_each(|v| with_default(v, out)),
         _ => {}

@@ -9,6 +9,7 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{Error, NewTable, PartitionField, Result, Transform};
 
+use crate::default_values::with_defaults;
 use crate::error;
 use crate::schema::to_iceberg;
 use crate::storage::{Storage, check_location};
@@ -33,27 +34,43 @@ pub(crate) struct Checked {
     pub(crate) schema: Arc<iceberg::spec::Schema>,
     pub(crate) spec: UnboundPartitionSpec,
     pub(crate) properties: HashMap<String, String>,
+    pub(crate) version: FormatVersion,
+}
+
+/// Named like a property, and kept elsewhere.
+pub(crate) const FORMAT_VERSION: &str = "format-version";
+
+pub(crate) fn format_version(text: &str) -> Result<FormatVersion> {
+    match text.trim() {
+        "1" => Ok(FormatVersion::V1),
+        "2" => Ok(FormatVersion::V2),
+        "3" => Ok(FormatVersion::V3),
+        other => Err(Error::unsupported(format!("tables of format version {other} are not known"))
+            .with_hint("Set \"format-version\" to \"2\" or \"3\".")),
+    }
 }
 
 pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> Result<Checked> {
     if table.schema.fields().is_empty() {
         return Err(Error::invalid(format!("table \"{}\" has no columns", table.name)));
     }
-    let schema = Arc::new(to_iceberg(&table.schema)?);
-    let spec = partition_spec(&schema, &table.partition_by)?;
     let mut all: HashMap<String, String> = defaults.clone().into_iter().collect();
     all.extend(table.properties.clone());
     if let Some(comment) = &table.comment {
         all.insert("comment".to_string(), comment.clone());
     }
-    if let Some(version) = all.remove("format-version")
-        && version.trim() != "2"
-    {
-        return Err(Error::unsupported(format!("tables of format version {version} cannot be made"))
-            .with_hint("Leave \"format-version\" out, or set it to \"2\"."));
+    let version = match all.remove(FORMAT_VERSION) {
+        Some(text) => format_version(&text)?,
+        None => FormatVersion::V2,
+    };
+    if version == FormatVersion::V1 {
+        return Err(Error::unsupported("tables of format version 1 cannot be made")
+            .with_hint("Leave \"format-version\" out, or set it to \"2\" or \"3\"."));
     }
+    let schema = Arc::new(with_defaults(to_iceberg(&table.schema)?, &table.defaults, version)?);
+    let spec = partition_spec(&schema, &table.partition_by)?;
     check_properties(&all)?;
-    Ok(Checked { schema, spec, properties: all })
+    Ok(Checked { schema, spec, properties: all, version })
 }
 
 pub(crate) fn new_metadata(
@@ -62,7 +79,7 @@ pub(crate) fn new_metadata(
     table: NewTable,
 ) -> Result<TableMetadata> {
     let uuid = uuid::Uuid::now_v7();
-    let Checked { schema, spec, properties } = checked(defaults, &table)?;
+    let Checked { schema, spec, properties, version } = checked(defaults, &table)?;
     let location = match table.location {
         Some(location) => {
             check_location(&location)?;
@@ -79,7 +96,7 @@ pub(crate) fn new_metadata(
         spec,
         SortOrder::unsorted_order(),
         location,
-        FormatVersion::V2,
+        version,
         properties,
     )
     .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?

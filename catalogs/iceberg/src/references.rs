@@ -233,7 +233,9 @@ fn has_no_nulls(metadata: &TableMetadata, snapshot_id: i64) -> Result<()> {
     let then = metadata.snapshot_by_id(snapshot_id).and_then(|s| s.schema(metadata).ok());
     let Some(then) = then.filter(|then| then.schema_id() != metadata.current_schema_id()) else { return Ok(()) };
     for field in metadata.current_schema().as_struct().fields().iter().filter(|field| field.required) {
-        if !then.field_by_id(field.id).is_some_and(|before| before.required) {
+        // A column that came later has its default in the rows of before.
+        let has_values = then.field_by_id(field.id).map_or(field.initial_default.is_some(), |before| before.required);
+        if !has_values {
             return Err(Error::invalid(format!("column \"{}\" may be null in snapshot {snapshot_id}", field.name))
                 .with_hint(format!("ALTER TABLE … ALTER COLUMN {} DROP NOT NULL first.", field.name)));
         }

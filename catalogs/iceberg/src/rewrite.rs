@@ -6,25 +6,35 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use tidewater_catalogs::{Result, StagingWriter};
 
-use crate::scan;
+use crate::lineage::{inherited, is_kept};
+use crate::scan::{self, Places};
 use crate::state::TableState;
 
 /// Hands the writer what is left of data files, in the order in which it lies: without rows that are deleted, and without
-/// those at the positions given (ascending).
+/// those at the positions given (ascending). Rows that have ids keep them, if the writer keeps lineage; files with a
+/// sequence number above `known` give none to their rows yet.
 pub(crate) async fn rewrite(
     state: &Arc<TableState>,
     files: HashMap<String, Arc<[u64]>>,
+    known: i64,
     writer: &mut Box<dyn StagingWriter>,
 ) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let provider = scan::remains(Arc::clone(state), files)?;
+    let places = is_kept(&state.metadata).then(Arc::<Places>::default);
+    let provider = scan::remains(Arc::clone(state), files, places.clone())?;
     let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
     let plan = provider.scan(&session.state(), None, &[], None).await?;
     let mut rows = execute_stream(plan, session.task_ctx())?;
     while let Some(batch) = rows.next().await {
-        writer.write(batch?).await?;
+        let batch = batch?;
+        writer
+            .write(match &places {
+                Some(places) => inherited(&batch, places, known)?,
+                None => batch,
+            })
+            .await?;
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ fn named_field(name: &str, field: &NestedField) -> Result<Field> {
     Ok(Field::new(name, data_type, !field.required).with_metadata(id))
 }
 
-fn arrow_type(data_type: &Type, path: &str) -> Result<DataType> {
+pub(crate) fn arrow_type(data_type: &Type, path: &str) -> Result<DataType> {
     use PrimitiveType as P;
     Ok(match data_type {
         Type::Struct(fields) => {

@@ -21,6 +21,7 @@ use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
+use crate::default_values;
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
@@ -184,7 +185,13 @@ impl Commit for Overwrite<'_> {
 pub(crate) fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
     let required = metadata.current_schema().as_struct().fields().iter();
     for field in required.filter(|f| f.required && f.field_type.is_primitive()) {
-        if add.iter().any(|(_, file)| file.null_value_counts().get(&field.id) != Some(&0)) {
+        // A column that came since has its default in files that lack it.
+        let may_lack = field.initial_default.is_some();
+        let has_values = |file: &DataFile| match file.null_value_counts().get(&field.id) {
+            Some(nulls) => *nulls == 0,
+            None => may_lack && !file.value_counts().contains_key(&field.id),
+        };
+        if !add.iter().all(|(_, file)| has_values(file)) {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!("column \"{}\" became NOT NULL meanwhile", field.name),
@@ -311,6 +318,7 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
             .iter()
             .filter_map(|field| Some((field.name.clone(), field.doc.clone()?)))
             .collect(),
+        defaults: default_values::of(state),
         partition_by: partition_fields(metadata),
         properties: metadata.properties().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         current_snapshot: metadata.current_snapshot().map(|s| snapshot_info(s)),

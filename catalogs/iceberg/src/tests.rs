@@ -59,6 +59,7 @@ pub(crate) fn new_table(name: &str, partition_by: Vec<PartitionField>) -> NewTab
         schema: schema(),
         partition_by,
         properties: BTreeMap::new(),
+        defaults: Default::default(),
         location: None,
         comment: None,
     }

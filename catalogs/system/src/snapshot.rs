@@ -51,6 +51,8 @@ pub struct ColumnEntry {
     pub nullable: bool,
     /// Expression of a generated column.
     pub generated: Option<String>,
+    /// Expression of its default.
+    pub default: Option<String>,
     pub comment: Option<String>,
 }
 

@@ -14,6 +14,7 @@ fn snapshot() -> Arc<CatalogSnapshot> {
         data_type,
         nullable: generated.is_some(),
         generated: generated.map(str::to_owned),
+        default: (name == "id").then(|| "7".to_owned()),
         comment: None,
     };
     let relation = |schema: &str, name: &str, kind| RelationEntry {

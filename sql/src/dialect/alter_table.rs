@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use sqlparser::ast::Expr;
 use sqlparser::tokenizer::Token;
 use tidewater_catalogs::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionField, PartitionRef, Transform};
 
@@ -19,9 +20,9 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Parsed<Statement> {
     let if_exists = c.eat(&["IF", "EXISTS"]);
     c.eat(&["ONLY"]);
     let name = c.name()?;
-    let mut alterations = Vec::new();
+    let (mut alterations, mut defaults) = (Vec::new(), Vec::new());
     loop {
-        action(c, &mut alterations)?;
+        action(c, &mut alterations, &mut defaults)?;
         if alterations.len() > MAX_ALTERATIONS {
             return Err(c.unexpected("fewer alterations"));
         }
@@ -29,7 +30,7 @@ pub(super) fn alter(c: &mut Cursor<'_>) -> Parsed<Statement> {
             break;
         }
     }
-    Ok(Statement::AlterTable(Box::new(AlterTable { tag: "ALTER TABLE", if_exists, name, alterations })))
+    Ok(Statement::AlterTable(Box::new(AlterTable { tag: "ALTER TABLE", if_exists, name, alterations, defaults })))
 }
 
 /// Behind `COMMENT ON`. None where the object is not a table or a column of one.
@@ -53,7 +54,8 @@ pub(super) fn comment(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         (None, Some(comment)) => Alteration::SetProperties(BTreeMap::from([("comment".to_owned(), comment)])),
         (None, None) => Alteration::ResetProperties(vec!["comment".to_owned()]),
     };
-    let alter = AlterTable { tag: "COMMENT", if_exists: false, name: Name(parts), alterations: vec![alteration] };
+    let (alterations, defaults) = (vec![alteration], Vec::new());
+    let alter = AlterTable { tag: "COMMENT", if_exists: false, name: Name(parts), alterations, defaults };
     Ok(Some(Statement::AlterTable(Box::new(alter))))
 }
 
@@ -69,7 +71,7 @@ fn path(c: &mut Cursor<'_>) -> Parsed<Vec<String>> {
     Ok(path)
 }
 
-fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>) -> Parsed<()> {
+fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>, defaults: &mut Vec<(usize, Expr)>) -> Parsed<()> {
     refuse(c)?;
     if c.eat(&["ADD", "PARTITION", "FIELD"]) {
         out.push(Alteration::AddPartition(named_partition(c)?));
@@ -82,7 +84,9 @@ fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>) -> Parsed<()> {
     } else if c.eat(&["ADD", "COLUMNS"]) {
         c.expect_token(&Token::LParen)?;
         loop {
-            out.push(add_column(c)?);
+            let (column, default) = add_column(c)?;
+            defaults.extend(default.map(|default| (out.len(), default)));
+            out.push(column);
             if out.len() > MAX_ALTERATIONS || !c.eat_token(&Token::Comma) {
                 break;
             }
@@ -90,7 +94,9 @@ fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>) -> Parsed<()> {
         c.expect_token(&Token::RParen)?;
     } else if c.eat(&["ADD"]) {
         c.eat(&["COLUMN"]);
-        out.push(add_column(c)?);
+        let (column, default) = add_column(c)?;
+        defaults.extend(default.map(|default| (out.len(), default)));
+        out.push(column);
     } else if c.eat(&["DROP"]) {
         c.eat(&["COLUMN"]);
         let if_exists = c.eat(&["IF", "EXISTS"]);
@@ -106,7 +112,13 @@ fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>) -> Parsed<()> {
     } else if c.eat(&["ALTER"]) {
         c.eat(&["COLUMN"]);
         let path = path(c)?;
-        out.push(alter_column(c, path)?);
+        if c.sees(&["SET", "DEFAULT"]) {
+            c.expect(&["SET"])?;
+            defaults.push((out.len(), c.default_value()?));
+            out.push(Alteration::ChangeDefault { path, default: None });
+        } else {
+            out.push(alter_column(c, path)?);
+        }
     } else if c.eat(&["SET", "TBLPROPERTIES"]) {
         out.push(Alteration::SetProperties(properties(c)?.into_iter().collect()));
     } else if c.eat(&["UNSET", "TBLPROPERTIES"]) {
@@ -142,24 +154,19 @@ fn refuse(c: &Cursor<'_>) -> Parsed<()> {
     Err(c.fail(refused(format!("{what} is not supported yet"), hint)))
 }
 
-fn add_column(c: &mut Cursor<'_>) -> Parsed<Alteration> {
+fn add_column(c: &mut Cursor<'_>) -> Parsed<(Alteration, Option<Expr>)> {
     let if_not_exists = c.eat(&["IF", "NOT", "EXISTS"]);
     let path = path(c)?;
     let location = c.location();
     let data_type = arrow_type(&c.data_type()?).map_err(|e| At::new(e, location))?;
-    let mut add = AddColumn { path, data_type, comment: None, place: None, if_not_exists };
+    let (default, required, comment, place) = (None, false, None, None);
+    let mut add = AddColumn { path, data_type, default, required, comment, place, if_not_exists };
+    let mut default = None;
     loop {
-        if c.sees(&["NOT", "NULL"]) {
-            return Err(c.fail(refused(
-                "ADD COLUMN … NOT NULL is not supported",
-                "The rows that are there have no value for it: add the column, UPDATE the rows, then ALTER COLUMN … \
-                 SET NOT NULL.",
-            )));
-        } else if c.is_at(0, "DEFAULT") {
-            return Err(c.fail(refused(
-                "DEFAULT of a column is not supported yet",
-                "Add the column, then UPDATE the rows that are there.",
-            )));
+        if !add.required && c.eat(&["NOT", "NULL"]) {
+            add.required = true;
+        } else if default.is_none() && c.is_at(0, "DEFAULT") {
+            default = Some(c.default_value()?);
         } else if ["GENERATED", "PRIMARY", "UNIQUE", "CHECK", "REFERENCES", "CONSTRAINT"].iter().any(|w| c.is_at(0, w))
         {
             return Err(c.fail(refused(
@@ -169,11 +176,18 @@ fn add_column(c: &mut Cursor<'_>) -> Parsed<Alteration> {
         } else if add.comment.is_none() && c.eat(&["COMMENT"]) {
             add.comment = Some(c.string()?);
         } else if add.place.is_none()
-            && let Some(place) = place(c)?
+            && let Some(place) = self::place(c)?
         {
             add.place = Some(place);
-        } else if !c.eat(&["NULL"]) {
-            return Ok(Alteration::AddColumn(add));
+        } else if add.required || !c.eat(&["NULL"]) {
+            if add.required && default.is_none() {
+                return Err(c.fail(refused(
+                    "ADD COLUMN … NOT NULL without DEFAULT is not supported",
+                    "The rows that are there have no value for it: add the column, UPDATE the rows, then ALTER COLUMN \
+                     … SET NOT NULL.",
+                )));
+            }
+            return Ok((Alteration::AddColumn(add), default));
         }
     }
 }
@@ -212,10 +226,10 @@ fn alter_column(c: &mut Cursor<'_>, path: Vec<String>) -> Parsed<Alteration> {
     if let Some(place) = place(c)? {
         return Ok(Alteration::MoveColumn { path, place });
     }
-    if c.sees(&["SET", "DEFAULT"]) || c.sees(&["DROP", "DEFAULT"]) {
-        return Err(c.fail(refused("DEFAULT of a column is not supported yet", "Give the value in each INSERT.")));
+    if c.eat(&["DROP", "DEFAULT"]) {
+        return Ok(Alteration::ChangeDefault { path, default: None });
     }
-    Err(c.unexpected("TYPE, SET NOT NULL, DROP NOT NULL, COMMENT, FIRST or AFTER"))
+    Err(c.unexpected("TYPE, SET NOT NULL, DROP NOT NULL, SET DEFAULT, DROP DEFAULT, COMMENT, FIRST or AFTER"))
 }
 
 fn named_partition(c: &mut Cursor<'_>) -> Parsed<NamedPartition> {

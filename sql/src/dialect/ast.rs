@@ -302,6 +302,8 @@ pub struct AlterTable {
     pub if_exists: bool,
     pub name: Name,
     pub alterations: Vec<Alteration>,
+    /// Defaults that are to be put into alterations, by their numbers.
+    pub defaults: Vec<(usize, Expr)>,
 }
 
 /// ALTER FLOW and ALTER STREAMING TABLE.

@@ -167,6 +167,14 @@ impl<'a> Cursor<'a> {
         self.with(Parser::parse_expr)
     }
 
+    /// `DEFAULT value`, behind which other options of a column may come.
+    pub fn default_value(&mut self) -> Parsed<Expr> {
+        match self.with(Parser::parse_optional_column_option)? {
+            Some(ast::ColumnOption::Default(value)) => Ok(value),
+            _ => Err(self.unexpected("DEFAULT and a value")),
+        }
+    }
+
     /// An expression and its text as it was written.
     pub fn expr_with_text(&mut self) -> Parsed<(Expr, String)> {
         let start = self.location();

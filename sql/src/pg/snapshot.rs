@@ -120,6 +120,7 @@ fn table_entry(table: &dyn LakeTable, streaming: bool) -> RelationEntry {
     let mut columns = columns(&info.schema);
     for column in &mut columns {
         column.comment = info.comments.get(&column.name).cloned();
+        column.default = info.defaults.get(&column.name).and_then(crate::statement::shown_default);
     }
     let total = |key: &str| -> Option<i64> { info.current_snapshot.as_ref()?.summary.get(key)?.parse().ok() };
     RelationEntry {
@@ -149,6 +150,7 @@ async fn stream_entry(engine: &Engine, definition: &Definition) -> Option<Relati
                 data_type: g.data_type.clone(),
                 nullable: !g.not_null,
                 generated: Some(g.expr.to_string()),
+                default: None,
                 comment: None,
             };
             columns.insert(g.index.min(columns.len()), generated);
@@ -178,6 +180,7 @@ fn column(field: &arrow::datatypes::Field) -> ColumnEntry {
         data_type: field.data_type().clone(),
         nullable: field.is_nullable(),
         generated: None,
+        default: None,
         comment: None,
     }
 }

@@ -529,7 +529,7 @@ pub(super) fn string(text: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
 }
 
-pub(super) fn is_aggregate(expr: &Expr) -> bool {
+pub(crate) fn is_aggregate(expr: &Expr) -> bool {
     const NAMES: [&str; 17] = [
         "sum",
         "count",

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use tidewater_catalogs::{Alteration, DefinitionKind, Error, ErrorKind, LakeTable};
 
 use super::change::{RUNS, Writable, find_writable};
+use super::default_value;
 use crate::dialect::AlterTable;
 use crate::error::Result;
 use crate::plan::{Planned, Planner, Purpose};
@@ -44,7 +45,8 @@ pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) 
                 run::guard(&ctx.cancel, ctx.deadline, no_nulls(ctx, &table, path, &shown)).await?;
             }
         }
-        let alterations = alter.alterations.clone();
+        let with_defaults = with_defaults(ctx, alter, table.as_ref());
+        let alterations = run::guard(&ctx.cancel, ctx.deadline, with_defaults).await?;
         let done =
             detached(ctx, async move { table.alter(&alterations).await.map_err(|e| of_column(e, &shown)) }).await;
         match done {
@@ -53,6 +55,33 @@ pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) 
             Err(e) => return Err(e),
         }
     }
+}
+
+/// The alterations with the values of their defaults.
+async fn with_defaults(
+    ctx: &StatementContext<'_>,
+    alter: &AlterTable,
+    table: &dyn LakeTable,
+) -> Result<Vec<Alteration>> {
+    let mut alterations = alter.alterations.clone();
+    for (at, value) in &alter.defaults {
+        match alterations.get_mut(*at) {
+            Some(Alteration::AddColumn(add)) => {
+                add.default = default_value::constant(ctx, value, &add.data_type, &add.path.join(".")).await?;
+            }
+            Some(Alteration::ChangeDefault { path, default }) => {
+                let [column] = path.as_slice() else {
+                    return Err(SqlError::unsupported("a default of a part of a column is not supported"));
+                };
+                // Whether it is there is found out with the change.
+                if let Ok(field) = table.info().schema.field_with_name(column) {
+                    *default = default_value::constant(ctx, value, field.data_type(), column).await?;
+                }
+            }
+            _ => return Err(SqlError::internal("a default belongs to no alteration")),
+        }
+    }
+    Ok(alterations)
 }
 
 /// Files of a flow are written with the columns that its query has.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema};
+use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use sqlparser::ast::ColumnOption;
 use tidewater_catalogs::{ErrorKind, NewTable, PartitionField, StagedTable, TableName};
 
-use super::schema;
+use super::{default_value, schema};
 use crate::dialect::{CreateTable, arrow_type, fold};
 use crate::error::Result;
 use crate::plan::relation::new_name;
@@ -39,7 +40,8 @@ pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTabl
         None => {
             let fields = declared(create)?;
             check_partitions(&create.partition_by, &fields)?;
-            let table = new_table(create, &name, Schema::new(fields));
+            let defaults = run::guard(&ctx.cancel, ctx.deadline, defaults(ctx, create, &fields)).await?;
+            let table = NewTable { defaults, ..new_table(create, &name, Schema::new(fields)) };
             // A stream that took the name since the first look would stand beside a table of the same name.
             let _names = schema::lock_names(ctx).await?;
             if is_free(ctx, &name, create).await? {
@@ -75,10 +77,8 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
             match &option.option {
                 ColumnOption::Null => {}
                 ColumnOption::NotNull => nullable = false,
-                ColumnOption::Default(_) => {
-                    return Err(SqlError::unsupported(format!("DEFAULT of column \"{name}\" is not supported yet"))
-                        .with_hint("Give the value in each INSERT."));
-                }
+                // Computed once all columns are known.
+                ColumnOption::Default(_) => {}
                 ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
                     return Err(SqlError::unsupported(format!(
                         "generated column \"{name}\" of a table is not supported yet"
@@ -91,6 +91,29 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
         fields.push(Field::new(name, arrow_type(&column.data_type)?, nullable));
     }
     Ok(fields)
+}
+
+async fn defaults(
+    ctx: &StatementContext<'_>,
+    create: &CreateTable,
+    fields: &[Field],
+) -> Result<BTreeMap<String, ScalarValue>> {
+    let mut all = BTreeMap::new();
+    for (column, field) in create.columns.iter().zip(fields) {
+        let mut given = column.options.iter().filter_map(|option| match &option.option {
+            ColumnOption::Default(value) => Some(value),
+            _ => None,
+        });
+        let Some(value) = given.next() else { continue };
+        if given.next().is_some() {
+            let text = format!("multiple default values specified for column \"{}\"", field.name());
+            return Err(SqlError::syntax(text));
+        }
+        if let Some(value) = default_value::constant(ctx, value, field.data_type(), field.name()).await? {
+            all.insert(field.name().clone(), value);
+        }
+    }
+    Ok(all)
 }
 
 fn check_partitions(partitions: &[PartitionField], fields: &[Field]) -> Result<()> {
@@ -121,6 +144,7 @@ fn new_table(create: &CreateTable, name: &TableName, schema: Schema) -> NewTable
         schema: Arc::new(schema),
         partition_by: create.partition_by.clone(),
         properties: create.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
+        defaults: BTreeMap::new(),
         location: None,
         comment: create.comment.clone(),
     }

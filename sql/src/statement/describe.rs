@@ -106,6 +106,11 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
                 if let Some(snapshot) = &info.current_snapshot {
                     rows.push(line("Snapshot", snapshot.snapshot_id.to_string()));
                 }
+                for (column, default) in &info.defaults {
+                    if let Some(default) = super::default_value::shown(default) {
+                        rows.push(line("Default", format!("{column} = {default}")));
+                    }
+                }
                 for (key, value) in info.properties.iter().filter(|(k, _)| !k.starts_with("tidewater.")) {
                     rows.push(line("Property", format!("{key} = {value}")));
                 }

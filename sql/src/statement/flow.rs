@@ -231,6 +231,7 @@ pub(super) async fn ensure_dead_letters(engine: &Engine, name: &TableName) -> Re
         schema: dead_letter_schema(),
         partition_by: Vec::new(),
         properties: Default::default(),
+        defaults: Default::default(),
         location: None,
         comment: Some("Records that could not be read".to_owned()),
     };

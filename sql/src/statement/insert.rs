@@ -1,6 +1,6 @@
 //! INSERT INTO a table (one snapshot) or a stream (records).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +18,7 @@ use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, S
 use tidewater_catalogs::{StreamColumn, TargetRows};
 
 use super::change::{RUNS, Writable, branch_refused};
+use super::default_value;
 use crate::dialect::{fold, parse_type, type_name, walk};
 use crate::error::Result;
 use crate::plan::relation::StreamRelation;
@@ -34,6 +35,8 @@ struct Checked {
     /// Columns of what is written: all of a table, the given ones of a stream.
     written: SchemaRef,
     source: Query,
+    /// Of columns that the statement leaves out.
+    defaults: BTreeMap<String, ScalarValue>,
 }
 
 pub(super) async fn describe(
@@ -173,23 +176,30 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
             }
         }
     }
+    let defaults = match &target {
+        Writable::Table(table) | Writable::Branch(table, _) => table.info().defaults.clone(),
+        Writable::Stream(_) => BTreeMap::new(),
+    };
     for field in &all {
-        if !field.is_nullable() && !columns.iter().any(|c| c.name() == field.name()) {
+        if !field.is_nullable()
+            && !defaults.contains_key(field.name())
+            && !columns.iter().any(|c| c.name() == field.name())
+        {
             return Err(null_in(field.name(), &shown));
         }
     }
     let source = match &insert.source {
-        Some(source) => prepare_source(source, &columns)?,
+        Some(source) => prepare_source(source, &columns, &defaults)?,
         None => {
             return Err(SqlError::unsupported("INSERT … DEFAULT VALUES is not supported")
-                .with_hint("There are no defaults; give the values."));
+                .with_hint("Write INSERT INTO table (column) VALUES (DEFAULT)."));
         }
     };
     let written = match &target {
         Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.clone(),
         Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
-    Ok(Checked { target, name: shown, columns, written, source })
+    Ok(Checked { target, name: shown, columns, written, source, defaults })
 }
 
 fn refuse_clauses(insert: &Insert) -> Result<()> {
@@ -250,14 +260,14 @@ fn too_many(expressions: bool) -> SqlError {
 
 /// The source with untyped literals in the types of their columns: a literal of VALUES takes the type of the column
 /// it goes to, not one that it would have to share with the other rows.
-fn prepare_source(source: &Query, columns: &[FieldRef]) -> Result<Query> {
+fn prepare_source(source: &Query, columns: &[FieldRef], defaults: &BTreeMap<String, ScalarValue>) -> Result<Query> {
     let mut source = source.clone();
     let width = match source.body.as_ref() {
         SetExpr::Values(values) => values.rows.first().map(Vec::len),
         SetExpr::Select(select) => select_width(select),
         _ => None,
     };
-    // Without a column list, columns that are not reached stay null, as in PostgreSQL.
+    // Without a column list, columns that are not reached get their defaults, as in PostgreSQL.
     if width.is_some_and(|w| w > columns.len()) {
         return Err(too_many(true));
     }
@@ -269,6 +279,7 @@ fn prepare_source(source: &Query, columns: &[FieldRef]) -> Result<Query> {
                     return Err(SqlError::syntax("VALUES lists must all be the same length"));
                 }
                 for (cell, column) in row.iter_mut().zip(columns.iter()) {
+                    default_value::fill(cell, defaults, column.name())?;
                     type_cell(cell, column.data_type(), true)?;
                 }
             }
@@ -299,7 +310,7 @@ pub(super) fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Re
     }
     let literal = match cell {
         ast::Expr::Value(v) => matches!(v.value, Value::SingleQuotedString(_) | Value::Null | Value::Placeholder(_)),
-        // DEFAULT: there are none, so it is null.
+        // DEFAULT of a column that has none.
         ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default") => {
             *cell = ast::Expr::Value(Value::Null.into());
             true
@@ -476,8 +487,11 @@ async fn rows(
                     assign::to_type(column, schema.as_ref(), field.data_type(), field.name())?
                 }
             }
-            None if field.is_nullable() => lit(ScalarValue::try_from(field.data_type())?),
-            None => return Err(null_in(field.name(), &checked.name)),
+            None => match checked.defaults.get(field.name()) {
+                Some(default) => lit(default.clone()),
+                None if field.is_nullable() => lit(ScalarValue::try_from(field.data_type())?),
+                None => return Err(null_in(field.name(), &checked.name)),
+            },
         };
         exprs.push(expr.alias(field.name()));
     }

@@ -6,6 +6,7 @@ mod catalog;
 mod change;
 mod connection;
 mod create_table;
+mod default_value;
 mod describe;
 mod drop;
 mod dry_run;
@@ -36,6 +37,7 @@ use crate::session::{Outcome, Prepared, ResultColumn, SessionState, StatementCon
 use crate::{SqlError, SqlState};
 
 pub(crate) use catalog::{open_catalog, secrets_of_catalog};
+pub(crate) use default_value::shown as shown_default;
 pub(crate) use flow::FlowPlanner;
 pub(crate) use stream::stream_definition;
 pub(crate) use transaction::abandon;

@@ -88,6 +88,7 @@ pub(super) async fn create_streaming_table(
         schema,
         partition_by: stored.partition_by.clone(),
         properties,
+        defaults: Default::default(),
         location: None,
         comment: stored.comment.clone(),
     };

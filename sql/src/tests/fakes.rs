@@ -126,6 +126,7 @@ impl Table {
                 metadata_location: String::new(),
                 schema: table.schema.clone(),
                 comments: Default::default(),
+                defaults: table.defaults.clone(),
                 partition_by: table.partition_by.clone(),
                 properties: table.properties.clone(),
                 current_snapshot: None,

@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema};
+use datafusion::common::ScalarValue;
 use iceberg::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, TableMetadata, Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType,
+    TableMetadata, Type,
 };
 use tidewater_catalogs::{AddColumn, ColumnPlace, Error, ErrorKind, Result};
 
+use crate::default_values;
 use crate::schema::{new_type, to_iceberg};
 
 /// The columns of a table while they are changed.
@@ -13,12 +16,14 @@ pub(super) struct Columns<'a> {
     metadata: &'a TableMetadata,
     fields: Vec<NestedFieldRef>,
     last_id: i32,
+    /// That the table has, or gets with the same change.
+    version: FormatVersion,
 }
 
 impl<'a> Columns<'a> {
-    pub(super) fn new(metadata: &'a TableMetadata) -> Self {
+    pub(super) fn new(metadata: &'a TableMetadata, version: FormatVersion) -> Self {
         let fields = metadata.current_schema().as_struct().fields().to_vec();
-        Self { metadata, fields, last_id: metadata.last_column_id() }
+        Self { metadata, fields, last_id: metadata.last_column_id(), version }
     }
 
     /// None where they are as they were.
@@ -48,7 +53,14 @@ impl<'a> Columns<'a> {
         let id = self.last_id + 1;
         let (data_type, last_id) = new_type(&add.data_type, &add.path.join("."), id)?;
         self.last_id = last_id;
-        let mut field = NestedField::optional(id, name, data_type);
+        let default = self.default(&add.path, &data_type, add.default.as_ref())?;
+        if add.required && default.is_none() {
+            return Err(Error::unsupported(format!("column \"{name}\" that is NOT NULL needs a default"))
+                .with_detail("The rows that are there have no value for it."));
+        }
+        let mut field = NestedField::new(id, name, data_type, add.required);
+        field.initial_default.clone_from(&default);
+        field.write_default = default;
         field.doc = add.comment.clone();
         self.edit_siblings(parent, &mut |siblings| {
             let at = match &add.place {
@@ -118,6 +130,8 @@ impl<'a> Columns<'a> {
         let new = new.clone();
         self.edit(path, &mut |field| {
             *field.field_type = Type::Primitive(new.clone());
+            field.initial_default = default_values::widened(field.initial_default.take(), &new);
+            field.write_default = default_values::widened(field.write_default.take(), &new);
             Ok(())
         })
     }
@@ -137,6 +151,24 @@ impl<'a> Columns<'a> {
             field.required = !nullable;
             Ok(())
         })
+    }
+
+    pub(super) fn change_default(&mut self, path: &[String], default: Option<&ScalarValue>) -> Result<()> {
+        let field = self.find(path)?;
+        let default = self.default(path, &field.field_type, default)?;
+        self.edit(path, &mut |field| {
+            field.write_default.clone_from(&default);
+            Ok(())
+        })
+    }
+
+    fn default(&self, path: &[String], data_type: &Type, value: Option<&ScalarValue>) -> Result<Option<Literal>> {
+        let Some(value) = value else { return Ok(None) };
+        default_values::check_version(self.version)?;
+        if path.len() > 1 {
+            return Err(Error::unsupported("a default of a part of a column"));
+        }
+        default_values::literal(value, data_type, &path.join(".")).map(Some)
     }
 
     pub(super) fn comment(&mut self, path: &[String], comment: Option<&str>) -> Result<()> {

@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use iceberg::TableRequirement;
-use iceberg::spec::{MAIN_BRANCH, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
+use iceberg::spec::{FormatVersion, MAIN_BRANCH, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
 use tidewater_catalogs::{Alteration, Error, ErrorKind, Result};
 
 use crate::commit::reshape;
 use crate::error;
 use crate::lake::Lake;
+use crate::new_table::{FORMAT_VERSION, format_version};
 use crate::state::TableState;
 use crate::writer::{check_properties, writable};
 use columns::Columns;
@@ -30,6 +31,7 @@ enum New<T> {
 /// What the table is to become.
 #[derive(Debug, PartialEq)]
 struct Altered {
+    version: Option<FormatVersion>,
     schema: Option<New<Schema>>,
     spec: Option<New<UnboundPartitionSpec>>,
     set: HashMap<String, String>,
@@ -68,6 +70,9 @@ fn requirements(metadata: &TableMetadata) -> Vec<TableRequirement> {
 
 fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetadataBuilder> {
     let mut builder = builder;
+    if let Some(version) = altered.version {
+        builder = builder.upgrade_format_version(version).map_err(|e| error::iceberg("upgrade the table", e))?;
+    }
     let columns = |e| error::iceberg("change the columns", e);
     match &altered.schema {
         Some(New::Again(id)) => builder = builder.set_current_schema(*id).map_err(columns)?,
@@ -91,7 +96,12 @@ fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetada
 
 /// None where nothing is left to do.
 fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Option<Altered>> {
-    let mut columns = Columns::new(metadata);
+    let wanted = alterations.iter().find_map(|a| match a {
+        Alteration::SetProperties(properties) => properties.get(FORMAT_VERSION),
+        _ => None,
+    });
+    let version = wanted.map(|text| upgrade(metadata, text)).transpose()?.flatten();
+    let mut columns = Columns::new(metadata, version.unwrap_or(metadata.format_version()));
     let mut partitions = Vec::new();
     let (mut set, mut reset): (HashMap<String, String>, Vec<String>) = (HashMap::new(), Vec::new());
     for alteration in alterations {
@@ -101,6 +111,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             Alteration::RenameColumn { path, to } => columns.rename(path, to)?,
             Alteration::ChangeType { path, to } => columns.widen(path, to)?,
             Alteration::ChangeNull { path, nullable } => columns.change_null(path, *nullable)?,
+            Alteration::ChangeDefault { path, default } => columns.change_default(path, default.as_ref())?,
             Alteration::CommentColumn { path, comment } => columns.comment(path, comment.as_deref())?,
             Alteration::MoveColumn { path, place } => columns.move_to(path, place)?,
             Alteration::AddPartition(_) | Alteration::DropPartition(_) | Alteration::ReplacePartition { .. } => {
@@ -120,10 +131,10 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     let current = schema.as_ref().map_or_else(|| Arc::clone(metadata.current_schema()), |s| Arc::new(s.clone()));
     let spec = partitions::changed(metadata, &current, &partitions)?;
     set.retain(|key, value| metadata.properties().get(key) != Some(value));
-    reset.retain(|key| metadata.properties().contains_key(key));
-    if let Some(version) = set.get("format-version") {
-        return Err(Error::unsupported(format!("tables cannot be brought to format version {version} yet"))
-            .with_hint("Spark does: ALTER TABLE … SET TBLPROPERTIES ('format-version' = '3')."));
+    reset.retain(|key| key == FORMAT_VERSION || metadata.properties().contains_key(key));
+    set.remove(FORMAT_VERSION);
+    if reset.iter().any(|key| key == FORMAT_VERSION) {
+        return Err(Error::invalid("the format version of a table cannot be reset"));
     }
     let mut properties = metadata.properties().clone();
     properties.retain(|key, _| !reset.contains(key));
@@ -151,6 +162,15 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             None => New::Made(spec),
         }
     });
-    let nothing = schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
-    Ok((!nothing).then_some(Altered { schema, spec, set, reset }))
+    let nothing = version.is_none() && schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
+    Ok((!nothing).then_some(Altered { version, schema, spec, set, reset }))
+}
+
+/// None where the table has it already.
+fn upgrade(metadata: &TableMetadata, text: &str) -> Result<Option<FormatVersion>> {
+    let (now, wanted) = (metadata.format_version(), format_version(text)?);
+    if wanted < now {
+        return Err(Error::invalid(format!("a table of format version {now} cannot go back to {wanted}")));
+    }
+    Ok((wanted > now).then_some(wanted))
 }

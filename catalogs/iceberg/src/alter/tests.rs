@@ -10,6 +10,8 @@ fn add(name: &str) -> Alteration {
     Alteration::AddColumn(AddColumn {
         path: vec![name.to_string()],
         data_type: DataType::Int32,
+        default: None,
+        required: false,
         comment: None,
         place: None,
         if_not_exists: false,

@@ -95,6 +95,7 @@ impl Scene {
             schema: schema(),
             partition_by,
             properties: BTreeMap::from([("made.by".to_string(), "us".to_string())]),
+            defaults: Default::default(),
             location: None,
             comment: Some("kept".to_string()),
         }
@@ -188,6 +189,8 @@ impl Scene {
         let column = || AddColumn {
             path: vec!["z".to_string()],
             data_type: DataType::Int32,
+            default: None,
+            required: false,
             comment: None,
             place: None,
             if_not_exists: false,

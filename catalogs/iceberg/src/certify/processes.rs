@@ -20,6 +20,7 @@ pub(super) async fn race(spec: &CatalogSpec, schema_name: &str) {
         schema: schema(),
         partition_by: Vec::new(),
         properties: Default::default(),
+        defaults: Default::default(),
         location: None,
         comment: None,
     };

@@ -4,7 +4,8 @@
 //!   scan with places ─► a query says which go, and what comes ─► marks by data file, new rows to the writer
 //!      each touched file ─┬─ no row left ─────► leaves the table
 //!                         ├─ much of it goes ─► its other rows are written anew      (copy on write)
-//!                         └─ else ────────────► a file of its deleted positions      (merge on read)
+//!                         └─ else ────────────► a file of its deleted positions, or  (merge on read)
+//!                                               its deletion vector
 //!   commit on the newest state, where what was read still holds there (see [`valid`])
 //! ```
 
@@ -14,6 +15,7 @@ mod positions;
 #[cfg(test)]
 pub(crate) mod tests;
 mod valid;
+mod vectors;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{DataFile, Operation};
+use iceberg::spec::{DataFile, FormatVersion, Operation};
 use tidewater_catalogs::{
     ChangeKind, Changed, Error, ErrorKind, Repeated, Result, StagedFiles, StagingWriter, TableChange, TargetRows,
 };
@@ -33,7 +35,7 @@ use uuid::Uuid;
 
 use crate::attempts::{self, Commit};
 use crate::commit::anchor::COMMIT_UUID;
-use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::rewrite::rewrite;
@@ -44,6 +46,7 @@ use marks::Marks;
 use mode::Mode;
 pub(crate) use mode::{Isolation, check as check_properties};
 pub(crate) use valid::check as check_unchanged;
+use vectors::Vectors;
 
 /// Files of deleted positions that are in memory at a time.
 const FILES_AT_ONCE: usize = 32;
@@ -68,9 +71,9 @@ impl std::fmt::Debug for RowChange {
 /// What becomes of the files that rows go from.
 #[derive(Default)]
 struct Outcome {
-    /// Locations of files that leave, each with a manifest that lists it.
-    remove: HashMap<String, String>,
-    /// Files of deleted positions.
+    /// Files that leave, each with a manifest that lists it.
+    remove: HashMap<Listed, String>,
+    /// Files of deleted positions, or deletion vectors.
     deletes: Vec<(i32, DataFile)>,
     /// Data files of which something goes.
     touched: Vec<Arc<TargetFile>>,
@@ -136,13 +139,15 @@ impl RowChange {
     async fn settle(&self, commit: Uuid, marks: Marks) -> Result<Outcome> {
         let mut outcome = Outcome::default();
         let mut files = Vec::new();
+        let mut vectors =
+            (self.state.metadata.format_version() >= FormatVersion::V3).then(|| Vectors::new(&self.state, commit));
         for (file, marked) in marks.by_file(&self.places)? {
             let (scoped, shared): (Vec<_>, Vec<_>) = file.deletes.iter().cloned().partition(|d| d.is_scoped);
             // What named this file alone is replaced by what comes of it here.
-            outcome.remove.extend(scoped.iter().map(|d| (d.location.clone(), String::new())));
+            outcome.remove.extend(scoped.iter().map(|d| (d.listed(), String::new())));
             outcome.touched.push(Arc::clone(&file));
             if marked.len() >= file.rows {
-                outcome.remove.insert(file.location.clone(), file.manifest.clone());
+                outcome.remove.insert(Listed::file(&file.location), file.manifest.clone());
                 continue;
             }
             let marked: Arc<[u64]> = marked.iter().collect();
@@ -152,9 +157,15 @@ impl RowChange {
             let all_gone = scan::merge_positions(vec![theirs, gone.clone()]);
             let leaves = all_gone.len() as u64 >= file.rows;
             if leaves || self.mode.rewrites(all_gone.len() as u64, file.rows) {
-                outcome.remove.insert(file.location.clone(), file.manifest.clone());
+                outcome.remove.insert(Listed::file(&file.location), file.manifest.clone());
                 if !leaves {
                     outcome.rewrite.insert(file.location.clone(), marked);
+                }
+            } else if let Some(vectors) = &mut vectors {
+                // Readers look at nothing but the vector of a file that has one.
+                vectors.push(Arc::clone(&file), &all_gone)?;
+                if vectors.is_full() {
+                    self.write_vectors(vectors, &mut outcome).await?;
                 }
             } else {
                 let (entry, bytes) = positions::file(&self.state, commit, outcome.deletes.len(), &file, &gone)?;
@@ -166,7 +177,18 @@ impl RowChange {
             }
         }
         self.state.storage.write_new(files).await?;
+        if let Some(vectors) = &mut vectors {
+            self.write_vectors(vectors, &mut outcome).await?;
+        }
         Ok(outcome)
+    }
+
+    async fn write_vectors(&self, vectors: &mut Vectors<'_>, outcome: &mut Outcome) -> Result<()> {
+        if let Some((entries, file)) = vectors.take().await? {
+            outcome.deletes.extend(entries);
+            self.state.storage.write_new(vec![file]).await?;
+        }
+        Ok(())
     }
 }
 
@@ -186,7 +208,7 @@ impl TableChange for RowChange {
         let commit = Uuid::now_v7();
         let entered = self.lake.in_flight.enter(commit);
         let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+            Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
         let (marks, changed) = self.take(input, repeated, &mut writer).await?;
         if changed == Changed::default() {
             if let Some(draft) = &self.draft {
@@ -195,7 +217,8 @@ impl TableChange for RowChange {
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
-        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), &mut writer).await?;
+        let known = self.draft.as_ref().map_or(i64::MAX, |draft| draft.began_at());
+        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), known, &mut writer).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
         let done = match &self.draft {

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
+pub(crate) mod version_3;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use tidewater_catalogs::{
     VacuumRetention, Vacuumed,
 };
 
-use crate::commit::{Change, Removal, stage};
+use crate::commit::{Change, Listed, Removal, stage};
 use crate::lake::Swap;
 use crate::writer::{FileWriter, from_staged};
 use uuid::Uuid;
@@ -189,7 +191,7 @@ async fn compact(lake: &TestLake) {
     for manifest in crate::commit::current_manifests(&state).await.unwrap() {
         for entry in crate::commit::load_manifest(&state, &manifest).await.unwrap().entries() {
             if entry.is_alive() {
-                remove.insert(entry.data_file().file_path().to_string(), String::new());
+                remove.insert(Listed::of(entry.data_file()), String::new());
             }
         }
     }
@@ -383,18 +385,25 @@ async fn a_vacuum_leaves_the_files_that_are_named() {
     assert_eq!(lake.count("t").await, 39);
 }
 
-/// Histories of appends, deletes, updates, compactions, vacuums and partitions, in every mode, against a map.
+/// Histories of appends, deletes, updates, compactions, vacuums and partitions, in every mode, against a map. Every other
+/// one is of format version 3, from its beginning or from some step on.
 #[tokio::test]
 async fn histories_end_as_in_a_map() {
-    for seed in 0..12_u64 {
+    for seed in 0..24_u64 {
         let mut random = StdRng::seed_from_u64(seed);
         let mode = ["copy-on-write", "merge-on-read", "auto"][usize::try_from(seed % 3).unwrap()];
         let partitions = match seed % 2 {
             0 => vec![],
             _ => vec![PartitionField { column: "id".to_string(), transform: Transform::Bucket(3) }],
         };
+        let (version, upgrade) = match seed {
+            0..12 => ("2", None),
+            12..18 => ("3", None),
+            _ => ("2", Some(random.random_range(0..15))),
+        };
         let lake = TestLake::new().await;
         let properties = [
+            ("format-version", version),
             ("write.delete.mode", mode),
             ("write.update.mode", mode),
             ("write.parquet.row-group-limit", "16"),
@@ -402,9 +411,14 @@ async fn histories_end_as_in_a_map() {
         ];
         let t = table(&lake, &properties, partitions).await;
         let (mut model, mut next) = (BTreeMap::<i64, Option<String>>::new(), 0_i64);
+        let mut lineage = BTreeMap::new();
         for step in 0..25 {
             let (low, width) = (random.random_range(0..next.max(1)), random.random_range(1..60));
             let high = low + width;
+            let mut changed = 0..0;
+            if upgrade == Some(step) {
+                version_3::upgrade(&lake).await;
+            }
             match random.random_range(0..7) {
                 3 => drop(compacted(&lake, &format!("id >= {low} AND id < {}", low + 200)).await),
                 4 => {
@@ -434,9 +448,11 @@ async fn histories_end_as_in_a_map() {
                     for (_, name) in model.range_mut(low..high) {
                         *name = Some("new".to_string());
                     }
+                    changed = low..high;
                 }
             }
             assert_eq!(contents(&lake).await, model, "seed {seed}, step {step}");
+            lineage = version_3::check(&lake, &lineage, changed, &format!("seed {seed}, step {step}")).await;
             let pruned =
                 query(newest(&lake).await.as_ref(), &format!("SELECT id FROM t WHERE id >= {low} AND id < {high}"))
                     .await;

@@ -4,24 +4,24 @@ use std::sync::Arc;
 use bytes::Bytes;
 use iceberg::io::FileIO;
 use iceberg::spec::{
-    DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestList, ManifestListWriter,
+    DataFile, FormatVersion, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, ManifestListWriter,
     ManifestWriter, ManifestWriterBuilder, PartitionSpec, SchemaRef, Snapshot, TableMetadata,
 };
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::header;
+use super::listed::Listed;
+use super::row_ids::{assign, first_row_ids, with_first_row_id};
 use super::stage::Removal;
+use super::tiers::choose;
 use crate::error;
 use crate::properties as p;
+use crate::scan::parse_manifest_list;
 use crate::state::TableState;
 use crate::storage::Storage;
 
 /// A manifest or manifest list that is made, and not written yet.
 pub(crate) type NewFile = (String, Bytes);
-
-/// Manifests are of one tier where none is so many times as large as another; so many of a tier above the first are
-/// merged.
-const TIER: u64 = 8;
 
 pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
     of(state, state.metadata.current_snapshot().map(Arc::as_ref)).await
@@ -31,8 +31,7 @@ pub(crate) async fn current(state: &TableState) -> Result<Vec<ManifestFile>> {
 pub(crate) async fn of(state: &TableState, snapshot: Option<&Snapshot>) -> Result<Vec<ManifestFile>> {
     let Some(snapshot) = snapshot else { return Ok(Vec::new()) };
     let bytes = state.storage.read(snapshot.manifest_list()).await?;
-    let list = ManifestList::parse_with_version(&bytes, state.metadata.format_version())
-        .map_err(|e| error::iceberg("read a manifest list", e).with_context("file", snapshot.manifest_list()))?;
+    let list = parse_manifest_list(&bytes, state.metadata.format_version(), snapshot.manifest_list())?;
     Ok(list.consume_entries().into_iter().collect())
 }
 
@@ -165,25 +164,23 @@ pub(crate) async fn without(
             continue;
         }
         let manifest = state.cache.manifest(&state.storage, &state.metadata, &source).await?;
-        let goes = |e: &ManifestEntryRef| all || remove.contains_key(e.data_file().file_path());
-        let (gone, stay): (Vec<_>, Vec<_>) = manifest.entries().iter().filter(|e| e.is_alive()).partition(|e| goes(e));
-        if gone.is_empty() {
+        let goes = |e: &ManifestEntryRef| all || remove.contains_key(&Listed::of(e.data_file()));
+        let entries = manifest.entries().iter().filter(|e| e.is_alive());
+        if !entries.clone().any(goes) {
             kept.push(source);
             continue;
         }
+        let (gone, stay): (Vec<_>, Vec<_>) =
+            entries_to_keep(&source, &manifest)?.into_iter().partition(|e| goes(e.entry));
         let (schema, spec) = (manifest.metadata().schema().clone(), manifest.metadata().partition_spec().clone());
         let made = encode(namer, source.content, schema, spec, |writer| {
-            stay.iter().try_for_each(|entry| keep(writer, &source, entry))?;
-            gone.iter().try_for_each(|entry| {
-                let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
-                let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
-                writer.add_delete_file(entry.data_file().clone(), sequence, Some(file_sequence))
-            })
+            stay.into_iter().try_for_each(|entry| entry.keep(writer, &source))?;
+            gone.iter().try_for_each(|entry| entry.drop(writer, &source))
         });
         let (manifest, file) = made.await?;
         out.push(file);
         rewritten.push(manifest);
-        removed.extend(gone.iter().map(|entry| (source.partition_spec_id, entry.data_file().clone())));
+        removed.extend(gone.into_iter().map(|entry| (source.partition_spec_id, entry.file)));
     }
     if removed.len() < remove.len() {
         return Err(Error::new(ErrorKind::Conflict, "files that the statement changes were replaced by someone else"));
@@ -191,12 +188,40 @@ pub(crate) async fn without(
     Ok(Without { kept, rewritten, removed })
 }
 
-/// An entry as it was.
-fn keep(writer: &mut ManifestWriter, source: &ManifestFile, entry: &ManifestEntryRef) -> iceberg::Result<()> {
-    let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
-    let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
-    let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);
-    writer.add_existing_file(entry.data_file().clone(), snapshot, sequence, Some(file_sequence))
+/// A living entry that is written anew, its file with all that it inherits.
+struct Entry<'a> {
+    entry: &'a ManifestEntryRef,
+    file: DataFile,
+}
+
+fn entries_to_keep<'a>(source: &ManifestFile, manifest: &'a Manifest) -> Result<Vec<Entry<'a>>> {
+    let ids = first_row_ids(source, manifest.entries());
+    let alive = manifest.entries().iter().zip(ids).filter(|(entry, _)| entry.is_alive());
+    let whole = alive.map(|(entry, id)| {
+        let file = with_first_row_id(entry.data_file(), source.partition_spec_id, id)?;
+        Ok(Entry { entry, file })
+    });
+    whole.collect()
+}
+
+impl Entry<'_> {
+    /// Data and file sequence number.
+    fn sequence(&self, source: &ManifestFile) -> (i64, i64) {
+        let sequence = self.entry.sequence_number().unwrap_or(source.sequence_number);
+        (sequence, self.entry.file_sequence_number.unwrap_or(source.sequence_number))
+    }
+
+    /// As it was.
+    fn keep(self, writer: &mut ManifestWriter, source: &ManifestFile) -> iceberg::Result<()> {
+        let (sequence, file_sequence) = self.sequence(source);
+        let snapshot = self.entry.snapshot_id().unwrap_or(source.added_snapshot_id);
+        writer.add_existing_file(self.file, snapshot, sequence, Some(file_sequence))
+    }
+
+    fn drop(&self, writer: &mut ManifestWriter, source: &ManifestFile) -> iceberg::Result<()> {
+        let (sequence, file_sequence) = self.sequence(source);
+        writer.add_delete_file(self.file.clone(), sequence, Some(file_sequence))
+    }
 }
 
 /// Manifests after merging. Data manifests alone are merged, each with others of its spec; entries keep their
@@ -233,11 +258,12 @@ pub(crate) async fn merged(
         for sources in by_schema.into_values() {
             let Some((_, first)) = sources.first() else { continue };
             let (schema, spec) = (first.metadata().schema().clone(), first.metadata().partition_spec().clone());
+            let entries = sources.iter().map(|(source, manifest)| Ok((source, entries_to_keep(source, manifest)?)));
+            let entries = entries.collect::<Result<Vec<_>>>()?;
             let made = encode(namer, ManifestContentType::Data, schema, spec, |writer| {
-                for (source, manifest) in &sources {
-                    manifest.entries().iter().filter(|e| e.is_alive()).try_for_each(|e| keep(writer, source, e))?;
-                }
-                Ok(())
+                entries
+                    .into_iter()
+                    .try_for_each(|(source, all)| all.into_iter().try_for_each(|e| e.keep(writer, source)))
             });
             let (manifest, file) = made.await?;
             if manifest.existing_files_count != Some(0) {
@@ -248,43 +274,6 @@ pub(crate) async fn merged(
     }
     let kept = manifests.into_iter().zip(replaced).filter(|(_, replaced)| !replaced).map(|(manifest, _)| manifest);
     Ok(merged.into_iter().chain(kept).collect())
-}
-
-/// Groups of indexes to merge, of one spec and at most the target size each. Manifests of about one size are merged with
-/// each other, so that an entry is written anew a few times only, however many there are.
-fn choose(manifests: &[ManifestFile], target: u64, enough: usize) -> Vec<Vec<usize>> {
-    let size = |index: &usize| u64::try_from(manifests[*index].manifest_length).unwrap_or(0).max(1);
-    let mut by_spec: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-    for (index, manifest) in manifests.iter().enumerate() {
-        let data = manifest.content == ManifestContentType::Data && manifest.key_metadata.is_none();
-        if data && size(&index) < target {
-            by_spec.entry(manifest.partition_spec_id).or_default().push(index);
-        }
-    }
-    let mut bins = Vec::new();
-    for indexes in by_spec.into_values() {
-        let least = indexes.iter().map(size).min().unwrap_or(1);
-        let mut tiers: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
-        for index in indexes {
-            tiers.entry((size(&index) / least).ilog(TIER)).or_default().push(index);
-        }
-        let due = tiers.into_iter().filter(|(tier, i)| i.len() >= if *tier == 0 { enough } else { TIER as usize });
-        for (_, indexes) in due {
-            let (mut bin, mut bytes) = (Vec::new(), 0);
-            for index in indexes {
-                let more = size(&index);
-                if bytes + more > target && !bin.is_empty() {
-                    bins.push(std::mem::take(&mut bin));
-                    bytes = 0;
-                }
-                bin.push(index);
-                bytes += more;
-            }
-            bins.push(bin);
-        }
-    }
-    bins.retain(|bin| bin.len() > 1);
-    bins
 }
 
 /// Partition values are stored under the names of the spec's fields, and Avro does not allow every name. Readers find
@@ -314,13 +303,15 @@ async fn encode(
     let memory = FileIO::new_with_memory();
     let location = namer.manifest();
     let spec = with_avro_names(&schema, spec)?;
-    let snapshot_id = namer.snapshot_id;
+    let (snapshot_id, version) = (namer.snapshot_id, namer.metadata.format_version());
     let made = async {
         let output = memory.new_output(SCRATCH)?;
         let builder = ManifestWriterBuilder::new(output, Some(snapshot_id), schema, spec);
-        let mut writer = match content {
-            ManifestContentType::Data => builder.build_v2_data(),
-            ManifestContentType::Deletes => builder.build_v2_deletes(),
+        let mut writer = match (version, content) {
+            (FormatVersion::V3, ManifestContentType::Data) => builder.build_v3_data(),
+            (FormatVersion::V3, ManifestContentType::Deletes) => builder.build_v3_deletes(),
+            (_, ManifestContentType::Data) => builder.build_v2_data(),
+            (_, ManifestContentType::Deletes) => builder.build_v2_deletes(),
         };
         fill(&mut writer)?;
         let manifest = writer.write_manifest_file().await?;
@@ -332,13 +323,21 @@ async fn encode(
     Ok((manifest, (location, bytes)))
 }
 
-/// The manifest list of a new snapshot, and the manifests with the sequence numbers that it gives them.
+/// The manifest list of a new snapshot.
+pub(crate) struct List {
+    /// With the sequence numbers and row ids that it gives them.
+    pub(crate) manifests: Vec<ManifestFile>,
+    pub(crate) file: NewFile,
+    /// How many row ids it gave, from the table's next on. None before format version 3.
+    pub(crate) new_rows: Option<u64>,
+}
+
 pub(crate) async fn list(
     namer: &Namer<'_>,
     parent: Option<i64>,
     sequence_number: i64,
     mut manifests: Vec<ManifestFile>,
-) -> Result<(Vec<ManifestFile>, NewFile)> {
+) -> Result<List> {
     const SCRATCH: &str = "memory:///list.avro";
     let memory = FileIO::new_with_memory();
     for manifest in manifests.iter_mut().filter(|m| m.added_snapshot_id == namer.snapshot_id) {
@@ -347,69 +346,22 @@ pub(crate) async fn list(
             manifest.min_sequence_number = sequence_number;
         }
     }
+    let first_row_id = namer.metadata.next_row_id();
+    let new_rows = match namer.metadata.format_version() {
+        FormatVersion::V3 => Some(assign(&mut manifests, first_row_id)? - first_row_id),
+        _ => None,
+    };
     let made = async {
         let writer = memory.new_output(SCRATCH)?.writer().await?;
-        let mut list = ManifestListWriter::v2(writer, namer.snapshot_id, parent, sequence_number);
+        let id = namer.snapshot_id;
+        let mut list = match new_rows {
+            Some(_) => ManifestListWriter::v3(writer, id, parent, sequence_number, Some(first_row_id)),
+            None => ManifestListWriter::v2(writer, id, parent, sequence_number),
+        };
         list.add_manifests(manifests.iter().cloned())?;
         list.close().await?;
         memory.new_input(SCRATCH)?.read().await
     };
     let bytes = made.await.map_err(|e: iceberg::Error| error::iceberg("build a manifest list", e))?;
-    Ok((manifests, (namer.manifest_list(), bytes)))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use super::*;
-
-    fn manifest(bytes: i64) -> ManifestFile {
-        ManifestFile {
-            manifest_path: String::new(),
-            manifest_length: bytes,
-            partition_spec_id: 0,
-            content: ManifestContentType::Data,
-            sequence_number: 1,
-            min_sequence_number: 1,
-            added_snapshot_id: 1,
-            added_files_count: None,
-            existing_files_count: None,
-            deleted_files_count: None,
-            added_rows_count: None,
-            existing_rows_count: None,
-            deleted_rows_count: None,
-            partitions: None,
-            key_metadata: None,
-            first_row_id: None,
-        }
-    }
-
-    #[test]
-    fn manifests_stay_few_and_entries_are_seldom_written_anew() {
-        const HEADER: i64 = 6000;
-        const ENTRY: i64 = 150;
-        const TARGET: u64 = 8 << 20;
-        let (mut all, mut most, mut copied) = (Vec::<ManifestFile>::new(), 0, 0);
-        let commits = 100_000;
-        for _ in 0..commits {
-            let bins = choose(&all, TARGET, 50);
-            let merged = bins.iter().flatten().copied().collect::<std::collections::HashSet<usize>>();
-            assert_eq!(merged.len(), bins.iter().map(Vec::len).sum::<usize>());
-            let made: Vec<ManifestFile> = bins
-                .iter()
-                .map(|bin| {
-                    let entries: i64 = bin.iter().map(|i| all[*i].manifest_length - HEADER).sum();
-                    assert!(entries as u64 <= TARGET);
-                    copied += entries / ENTRY;
-                    manifest(HEADER + entries)
-                })
-                .collect();
-            let kept = all.iter().enumerate().filter(|(n, _)| !merged.contains(n)).map(|(_, m)| m.clone());
-            all = made.into_iter().chain(kept).chain([manifest(HEADER + ENTRY)]).collect();
-            most = most.max(all.len());
-        }
-        assert_eq!(all.iter().map(|m| (m.manifest_length - HEADER) / ENTRY).sum::<i64>(), commits);
-        assert!(most < 90, "{most} manifests");
-        assert!(copied < 12 * commits, "{copied} entries written anew");
-    }
+    Ok(List { manifests, file: (namer.manifest_list(), bytes), new_rows })
 }

@@ -7,13 +7,17 @@ pub(crate) mod anchor;
 mod expire;
 mod forget;
 pub(crate) mod header;
+mod listed;
 mod manifests;
 mod metadata_json;
 mod references;
 mod reshape;
+mod row_ids;
 mod stage;
+mod summary;
 #[cfg(test)]
 mod tests;
+mod tiers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,6 +39,7 @@ use crate::storage::Storage;
 use crate::writer::FileWriter;
 use crate::{compact, properties as p, vacuum};
 pub(crate) use expire::{Expiry, expirable, expire, manifest_paths, print};
+pub(crate) use listed::Listed;
 pub(crate) use manifests::current as current_manifests;
 pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::of as manifests_of;
@@ -42,6 +47,7 @@ pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use metadata_json::{MetadataJson, unpacked};
 pub(crate) use references::references;
 pub(crate) use reshape::reshape;
+pub(crate) use row_ids::{first_row_ids, with_first_row_id};
 pub(crate) use stage::{Base, Change, Removal, Staged, metadata_file, stage};
 
 /// A table that flows commit to, bound to one uuid.

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{
-    DataContentType, DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotReference,
+    DataFile, MAIN_BRANCH, ManifestContentType, ManifestFile, Operation, Snapshot, SnapshotReference,
     SnapshotRetention, Summary, TableMetadata, TableMetadataBuildResult, TableMetadataBuilder,
 };
 use iceberg::{TableRequirement, TableUpdate};
@@ -10,8 +10,10 @@ use tidewater_catalogs::{CommitRequest, Error, Result};
 use uuid::Uuid;
 
 use super::anchor;
+use super::listed::Listed;
 use super::manifests::{self, Namer, NewFile};
 use super::metadata_json::MetadataJson;
+use super::summary::summary;
 use crate::error;
 use crate::properties::{self as p, MetadataCodec};
 use crate::state::TableState;
@@ -107,8 +109,8 @@ impl Staged {
 
 /// Data and delete files that go.
 pub(crate) enum Removal {
-    /// By location, each with a manifest that may list it.
-    Files(HashMap<String, String>),
+    /// Each with a manifest that may list it.
+    Files(HashMap<Listed, String>),
     /// Whatever is there.
     All,
 }
@@ -127,7 +129,7 @@ pub(crate) struct Change {
     pub(crate) add: Vec<(i32, DataFile)>,
     /// Where the rows of `add` are older than the snapshot: what deletes by key reaches rows with smaller ones.
     pub(crate) add_sequence: Option<i64>,
-    /// Files of position deletes.
+    /// Files of position deletes, or deletion vectors.
     pub(crate) add_deletes: Vec<(i32, DataFile)>,
     pub(crate) remove: Removal,
     pub(crate) summary: BTreeMap<String, String>,
@@ -176,9 +178,9 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let state = &base.state;
     let metadata = state.metadata.as_ref();
     crate::writer::writable(metadata)?;
-    let mut paths = HashSet::new();
+    let mut listed = HashSet::new();
     if let Some((_, twice)) =
-        change.add.iter().chain(&change.add_deletes).find(|(_, file)| !paths.insert(file.file_path()))
+        change.add.iter().chain(&change.add_deletes).find(|(_, file)| !listed.insert(Listed::of(file)))
     {
         return Err(Error::internal("a data file is named twice in one commit").with_context("file", twice.file_path()));
     }
@@ -207,7 +209,8 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     all.extend(manifests::added(&mut namer, ManifestContentType::Deletes, add_deletes, None, &mut files).await?);
     all.extend(without.rewritten);
     all.extend(manifests::merged(state, &mut namer, without.kept, &mut files).await?);
-    let (all, list) = manifests::list(&namer, parent_id, sequence_number, all).await?;
+    let manifests::List { manifests: all, file: list, new_rows } =
+        manifests::list(&namer, parent_id, sequence_number, all).await?;
     let list_location = list.0.clone();
     files.push(list);
 
@@ -218,8 +221,11 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
         .with_timestamp_ms(now_ms.max(metadata.last_updated_ms() + 1))
         .with_manifest_list(list_location)
         .with_summary(Summary { operation, additional_properties: summary })
-        .with_schema_id(metadata.current_schema_id())
-        .build();
+        .with_schema_id(metadata.current_schema_id());
+    let snapshot = match new_rows {
+        Some(rows) => snapshot.with_row_range(metadata.next_row_id(), rows).build(),
+        None => snapshot.build(),
+    };
     let alter = |builder: TableMetadataBuilder| {
         let builder =
             builder.set_branch_snapshot(snapshot.clone(), &branch).map_err(|e| error::iceberg("add a snapshot", e))?;
@@ -319,62 +325,4 @@ fn new_snapshot_id(metadata: &TableMetadata) -> i64 {
             return id;
         }
     }
-}
-
-/// Counts of this commit and running totals, spelled as the specification's appendix has them.
-fn summary(parent: Option<&Summary>, change: &Change, removed: &[(i32, DataFile)]) -> HashMap<String, String> {
-    let count = |files: &[(i32, DataFile)], content: DataContentType| {
-        let of_content = files.iter().map(|(_, file)| file).filter(|file| file.content_type() == content);
-        of_content.fold((0, 0), |(files, rows), file| (files + 1, rows + file.record_count()))
-    };
-    let size = |files: &[(i32, DataFile)]| files.iter().map(|(_, file)| file.file_size_in_bytes()).sum::<u64>();
-    use DataContentType::{Data, EqualityDeletes, PositionDeletes};
-    let (files, records) = count(&change.add, Data);
-    let (gone_files, gone_records) = count(removed, Data);
-    let (delete_files, positions) = count(&change.add_deletes, PositionDeletes);
-    let (gone_delete_files, gone_positions) = count(removed, PositionDeletes);
-    let (gone_equality_files, gone_keys) = count(removed, EqualityDeletes);
-    let (bytes, gone_bytes) = (size(&change.add) + size(&change.add_deletes), size(removed));
-    let touched = change.add.iter().chain(&change.add_deletes).chain(removed);
-    let partitions: HashSet<_> = touched.map(|(spec, f)| (*spec, f.partition())).collect();
-    let mut all: HashMap<String, String> = change.summary.clone().into_iter().collect();
-    for (key, count) in [
-        ("added-data-files", files),
-        ("added-records", records),
-        ("added-files-size", bytes),
-        ("added-delete-files", delete_files),
-        ("added-position-delete-files", delete_files),
-        ("added-position-deletes", positions),
-        ("deleted-data-files", gone_files),
-        ("deleted-records", gone_records),
-        ("removed-files-size", gone_bytes),
-        ("removed-delete-files", gone_delete_files + gone_equality_files),
-        ("removed-position-delete-files", gone_delete_files),
-        ("removed-position-deletes", gone_positions),
-        ("removed-equality-delete-files", gone_equality_files),
-        ("removed-equality-deletes", gone_keys),
-        ("changed-partition-count", partitions.len() as u64),
-    ] {
-        if count > 0 {
-            all.insert(key.to_string(), count.to_string());
-        }
-    }
-    for (key, more, less) in [
-        ("total-data-files", files, gone_files),
-        ("total-records", records, gone_records),
-        ("total-files-size", bytes, gone_bytes),
-        ("total-delete-files", delete_files, gone_delete_files + gone_equality_files),
-        ("total-position-deletes", positions, gone_positions),
-        ("total-equality-deletes", 0, gone_keys),
-    ] {
-        // A parent that does not give its total leaves ours unknown, and no total is better than a wrong one.
-        let known = match parent {
-            None => Some(0),
-            Some(parent) => parent.additional_properties.get(key).and_then(|v| v.parse::<u64>().ok()),
-        };
-        if let Some(total) = known.and_then(|k| k.checked_add(more)).and_then(|k| k.checked_sub(less)) {
-            all.insert(key.to_string(), total.to_string());
-        }
-    }
-    all
 }

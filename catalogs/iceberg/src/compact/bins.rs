@@ -70,6 +70,8 @@ pub(super) mod tests {
             partition: Struct::from_iter([Some(Literal::int(partition))]),
             rows: 1,
             size_bytes,
+            sequence_number: 1,
+            first_row_id: None,
             deletes: Vec::new(),
             equality_deletes: false,
         }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::attempts::{self, Commit};
 use crate::change::{Isolation, check_unchanged};
 use crate::commit::anchor::COMMIT_UUID;
-use crate::commit::{Base, Change, Removal, Staged, stage};
+use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::lake::Lake;
 use crate::properties as p;
 use crate::rewrite::rewrite;
@@ -64,9 +64,9 @@ impl Compaction {
         for bin in bins {
             // Each bin has a writer of its own, so that it becomes files of its own.
             let mut writer: Box<dyn StagingWriter> =
-                Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+                Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
             let files = bin.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
-            rewrite(&self.state, files, &mut writer).await?;
+            rewrite(&self.state, files, i64::MAX, &mut writer).await?;
             staged.files.extend(writer.finish().await?.files);
         }
         let replaced: Vec<Arc<TargetFile>> = bins.iter().flatten().cloned().collect();
@@ -180,8 +180,8 @@ impl Commit for Replacement<'_> {
         let metadata = &base.state.metadata;
         let mut remove = HashMap::new();
         for file in &self.replaced {
-            remove.insert(file.location.clone(), file.manifest.clone());
-            remove.extend(file.deletes.iter().filter(|d| d.is_scoped).map(|d| (d.location.clone(), String::new())));
+            remove.insert(Listed::file(&file.location), file.manifest.clone());
+            remove.extend(file.deletes.iter().filter(|d| d.is_scoped).map(|d| (d.listed(), String::new())));
         }
         let change = Change {
             operation: Operation::Replace,

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use crate::attempts::{self, Commit, Part};
 use crate::change::{Isolation, check_unchanged};
 use crate::commit::anchor::COMMIT_UUID;
-use crate::commit::{Base, Change, Removal, Staged, current_manifests, stage};
+use crate::commit::{Base, Change, Listed, Removal, Staged, current_manifests, stage, with_first_row_id};
 use crate::in_flight::Entered;
 use crate::lake::Lake;
 use crate::scan::{Places, TargetFile};
@@ -72,6 +72,11 @@ impl Draft {
     pub(crate) fn new(lake: Arc<Lake>, began: Arc<TableState>) -> Self {
         let made = Made { state: Arc::clone(&began), manifests: None, checks: Vec::new(), written: Vec::new() };
         Self { lake, began, made: Mutex::new(made) }
+    }
+
+    /// The sequence number of the newest rows that others see.
+    pub(crate) fn began_at(&self) -> i64 {
+        self.began.metadata.last_sequence_number()
     }
 
     /// That nothing was changed is something that the transaction may go on from.
@@ -147,7 +152,7 @@ struct Whole<'a> {
     checks: Vec<Check>,
     add: Vec<(i32, DataFile)>,
     add_deletes: Vec<(i32, DataFile)>,
-    remove: HashMap<String, String>,
+    remove: HashMap<Listed, String>,
 }
 
 /// A file that lives in a state.
@@ -170,14 +175,12 @@ impl<'a> Whole<'a> {
         let old = living(&draft.began, &before, &after).await?;
         let new = living(&made.state, &after, &before).await?;
         let gone = old.iter().filter(|(key, _)| !new.contains_key(*key));
-        let remove: HashMap<String, String> =
-            gone.map(|(_, l)| (l.file.file_path().to_owned(), l.manifest.clone())).collect();
+        let remove: HashMap<Listed, String> = gone.map(|(key, l)| (key.clone(), l.manifest.clone())).collect();
         let (mut add, mut add_deletes) = (Vec::new(), Vec::new());
-        let mut ours = HashSet::new();
         for (_, living) in new.into_iter().filter(|(key, _)| !old.contains_key(key)) {
             if living.content == ManifestContentType::Data {
-                ours.insert(living.file.file_path().to_owned());
-                add.push((living.spec_id, living.file));
+                // Ids of rows are given when the snapshot is made.
+                add.push((living.spec_id, with_first_row_id(&living.file, living.spec_id, None)?));
             } else if living.file.content_type() == DataContentType::EqualityDeletes {
                 return Err(Error::internal("a draft does not delete rows by key"));
             } else {
@@ -217,14 +220,14 @@ async fn living(
     state: &TableState,
     manifests: &[ManifestFile],
     other: &[ManifestFile],
-) -> Result<HashMap<(String, Option<i64>), Living>> {
+) -> Result<HashMap<Listed, Living>> {
     let shared: HashSet<&str> = other.iter().map(|m| m.manifest_path.as_str()).collect();
     let mut all = HashMap::new();
     for manifest in manifests.iter().filter(|m| !shared.contains(m.manifest_path.as_str())) {
         let entries = state.cache.manifest(&state.storage, &state.metadata, manifest).await?;
         for entry in entries.entries().iter().filter(|e| e.is_alive()) {
             let file = entry.data_file().clone();
-            let key = (file.file_path().to_owned(), file.content_offset());
+            let key = Listed::of(&file);
             let living = Living {
                 spec_id: manifest.partition_spec_id,
                 content: manifest.content,

@@ -29,7 +29,7 @@ use tidewater_catalogs::{Error, ErrorKind, NewTable, Result, TableName};
 use uuid::Uuid;
 
 use crate::lake::another;
-use crate::new_table::checked;
+use crate::new_table::{FORMAT_VERSION, checked};
 use crate::storage::{Renew, Storage, StoreOptions, Vended, is_credential, is_store_option};
 use api::{Commit, FullName, Namespaces, NewNamespace, NewTableRequest, TableAnswer, Tables, Transaction, segment};
 use client::{Answer, Client, NoAnswer, Request, parse, refusal};
@@ -189,7 +189,7 @@ impl RestCatalog {
         let what = format!("create table \"{name}\"");
         let made = checked(defaults, &table)?;
         let mut properties = made.properties;
-        properties.insert("format-version".to_string(), "2".to_string());
+        properties.insert(FORMAT_VERSION.to_string(), (made.version as u8).to_string());
         let body = NewTableRequest {
             name: &name.name,
             location: table.location.as_deref(),
@@ -210,7 +210,15 @@ impl RestCatalog {
             Err(e) => return Err(e.error()),
         };
         match answer.status {
-            StatusCode::OK => self.loaded(&what, answer).await,
+            StatusCode::OK => {
+                let loaded = self.loaded(&what, answer).await?;
+                if loaded.metadata.format_version() != made.version {
+                    let found = loaded.metadata.format_version();
+                    let e = Error::unsupported(format!("the catalog makes tables of format version {found} alone"));
+                    return Err(if stage { e } else { e.with_detail("The table was made, and is empty.") });
+                }
+                Ok(loaded)
+            }
             StatusCode::NOT_FOUND => Err(Error::not_found(format!("schema \"{}\" does not exist", name.schema))),
             StatusCode::CONFLICT => {
                 Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")))

@@ -176,7 +176,7 @@ impl std::fmt::Debug for MetadataCache {
 
 /// A list may be older than the table's format version: upgrading a table rewrites nothing. A list is read as version 1
 /// only where its own schema has no sequence numbers, for version 1 would take delete manifests for data.
-fn parse_manifest_list(bytes: &[u8], version: FormatVersion, location: &str) -> Result<ManifestList> {
+pub(crate) fn parse_manifest_list(bytes: &[u8], version: FormatVersion, location: &str) -> Result<ManifestList> {
     const MARK: &[u8] = b"min_sequence_number";
     let has_sequence_numbers = bytes.windows(MARK.len()).any(|w| w == MARK);
     let versions: &[FormatVersion] = match version {

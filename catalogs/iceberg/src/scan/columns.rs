@@ -12,6 +12,7 @@ use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
 use tidewater_catalogs::Result;
 
 use super::error::{corrupt, from_iceberg};
+use crate::lineage;
 use crate::schema::to_arrow;
 use crate::state::TableState;
 
@@ -46,6 +47,17 @@ impl ScanSchema {
                 (schema, arrow)
             }
         };
+        Self::new(metadata, iceberg, arrow)
+    }
+
+    /// The table's current columns, and behind them those of the rows' lineage.
+    pub(super) fn with_lineage(state: &TableState) -> Result<ScanSchema> {
+        let iceberg = Arc::new(lineage::with_columns(state.metadata.current_schema())?);
+        let arrow = Arc::new(to_arrow(&iceberg)?);
+        Self::new(&state.metadata, iceberg, arrow)
+    }
+
+    fn new(metadata: &TableMetadata, iceberg: IcebergSchemaRef, arrow: SchemaRef) -> Result<ScanSchema> {
         let by_id = iceberg.as_struct().fields().iter().enumerate().map(|(i, f)| (f.id, i)).collect();
         let names = match metadata.properties().get(DEFAULT_SCHEMA_NAME_MAPPING) {
             Some(json) => Some(serde_json::from_str(json).map_err(|e| {

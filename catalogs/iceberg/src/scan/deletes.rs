@@ -13,6 +13,7 @@ use tidewater_catalogs::{Error, Result};
 
 use super::equality::EqualityIndex;
 use super::error::corrupt;
+use crate::commit::Listed;
 
 /// A file of position or equality deletes, or one deletion vector in a Puffin file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub(crate) struct DeleteFile {
     pub(super) vector: Option<VectorBlob>,
     /// Whether it names the one data file that it applies to.
     pub(crate) is_scoped: bool,
+}
+
+impl DeleteFile {
+    pub(crate) fn listed(&self) -> Listed {
+        match &self.vector {
+            Some(vector) => Listed::vector(&self.location, vector.offset),
+            None => Listed::file(&self.location),
+        }
+    }
 }
 
 /// Where a deletion vector lies in its Puffin file.

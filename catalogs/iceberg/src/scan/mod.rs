@@ -56,6 +56,7 @@ use iceberg::spec::SnapshotRef;
 use tidewater_catalogs::{Error, ROW_PLACE, Result, announce_scan_memory};
 
 pub use self::cache::MetadataCache;
+pub(crate) use self::cache::parse_manifest_list;
 use self::columns::ScanSchema;
 pub(crate) use self::deletes::{merge as merge_positions, widened};
 pub(crate) use self::places::{Places, TargetFile, deleted as deleted_positions};
@@ -63,6 +64,8 @@ use self::plan::{Request, plan};
 use self::reader::Readers;
 pub(crate) use self::reader::{DELETED_FILE_ID, DELETED_POSITION_ID};
 use self::source::{Equality, IcebergSource, unused_store};
+pub(crate) use self::values::{literal, scalar};
+pub(crate) use self::vector::blob as vector_blob;
 use crate::state::TableState;
 
 /// A table over one snapshot of `state`: the current one with the table's current columns, or the given one with the
@@ -96,18 +99,26 @@ pub(crate) fn provider_of(
 /// The current snapshot, and behind the columns [`ROW_PLACE`], which `places` explains.
 pub(crate) fn targets(state: Arc<TableState>, places: Arc<Places>) -> Result<Arc<dyn TableProvider>> {
     let (snapshot, schema) = (state.metadata.current_snapshot().cloned(), Arc::new(ScanSchema::of(&state, None)?));
-    let table = IcebergTable::new(state, snapshot, schema)?;
-    let place = Arc::new(Field::new(ROW_PLACE, DataType::UInt64, false));
-    let shown = table.schema.arrow.fields().iter().cloned().chain([place]);
-    let shown = Arc::new(Schema::new(shown.collect::<Vec<_>>()));
-    Ok(Arc::new(IcebergTable { shown, places: Some(places), ..table }))
+    Ok(Arc::new(IcebergTable::new(state, snapshot, schema)?.with_places(places)))
 }
 
-/// Of the current snapshot the data files in `only`, each without the rows at the positions given (ascending).
-pub(crate) fn remains(state: Arc<TableState>, only: HashMap<String, Arc<[u64]>>) -> Result<Arc<dyn TableProvider>> {
-    let (snapshot, schema) = (state.metadata.current_snapshot().cloned(), Arc::new(ScanSchema::of(&state, None)?));
-    let table = IcebergTable::new(state, snapshot, schema)?;
-    Ok(Arc::new(IcebergTable { only: Some(Arc::new(only)), ..table }))
+/// Of the current snapshot the data files in `only`, each without the rows at the positions given (ascending). With
+/// `places`, behind the columns come those of the rows' lineage, as they are in the files, and [`ROW_PLACE`].
+pub(crate) fn remains(
+    state: Arc<TableState>,
+    only: HashMap<String, Arc<[u64]>>,
+    places: Option<Arc<Places>>,
+) -> Result<Arc<dyn TableProvider>> {
+    let schema = match &places {
+        Some(_) => ScanSchema::with_lineage(&state)?,
+        None => ScanSchema::of(&state, None)?,
+    };
+    let snapshot = state.metadata.current_snapshot().cloned();
+    let table = IcebergTable { only: Some(Arc::new(only)), ..IcebergTable::new(state, snapshot, Arc::new(schema))? };
+    Ok(Arc::new(match places {
+        Some(places) => table.with_places(places),
+        None => table,
+    }))
 }
 
 /// One snapshot of a table.
@@ -201,6 +212,12 @@ impl IcebergTable {
         let readers = Arc::new(Readers::of(&state)?);
         let shown = schema.arrow.clone();
         Ok(Self { state, snapshot, schema, shown, readers, places: None, only: None })
+    }
+
+    fn with_places(self, places: Arc<Places>) -> Self {
+        let place = Arc::new(Field::new(ROW_PLACE, DataType::UInt64, false));
+        let shown = self.schema.arrow.fields().iter().cloned().chain([place]);
+        Self { shown: Arc::new(Schema::new(shown.collect::<Vec<_>>())), places: Some(places), ..self }
     }
 
     /// What of the filters can prune. A filter that has no physical form is left to the operator above.

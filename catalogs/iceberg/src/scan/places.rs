@@ -37,6 +37,10 @@ pub(crate) struct TargetFile {
     pub(crate) partition: Struct,
     pub(crate) rows: u64,
     pub(crate) size_bytes: u64,
+    /// Data sequence number.
+    pub(crate) sequence_number: i64,
+    /// Of its first row; none where rows have no ids.
+    pub(crate) first_row_id: Option<i64>,
     /// What deletes rows of it by position already.
     pub(crate) deletes: Vec<Arc<DeleteFile>>,
     /// Whether others may delete rows of it by key.

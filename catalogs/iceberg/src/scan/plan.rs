@@ -26,6 +26,7 @@ use super::prune::{Files, Manifests, column_range};
 use super::source::{FileTask, ScanSummary};
 use super::statistics::{Totals, of_file};
 use super::values::scalar_or_null;
+use crate::commit::first_row_ids;
 use crate::state::TableState;
 
 /// Manifests that one planning reads at a time.
@@ -201,20 +202,22 @@ impl<'a> Planner<'a> {
         manifest: &Manifest,
         deletes: &DeleteIndex,
     ) -> Result<()> {
-        let live: Vec<&ManifestEntry> = manifest.entries().iter().map(Arc::as_ref).filter(|e| e.is_alive()).collect();
+        let ids = first_row_ids(file, manifest.entries());
+        let entries = manifest.entries().iter().map(Arc::as_ref).zip(ids);
+        let live: Vec<(&ManifestEntry, Option<i64>)> = entries.filter(|(entry, _)| entry.is_alive()).collect();
         self.summary.files_total += live.len() as u64;
-        let files: Vec<&DataFile> = live.iter().map(|e| e.data_file()).collect();
+        let files: Vec<&DataFile> = live.iter().map(|(entry, _)| entry.data_file()).collect();
         let keep = match &self.request.predicate {
             Some(predicate) if !files.is_empty() => {
                 keep(predicate, &Files { schema: &self.schema, spec, files: &files })
             }
             _ => vec![true; files.len()],
         };
-        for (entry, _) in live.into_iter().zip(keep).filter(|(_, keep)| *keep) {
+        for ((entry, first_row_id), _) in live.into_iter().zip(keep).filter(|(_, keep)| *keep) {
             if self.has_enough() {
                 break;
             }
-            self.add_file(file, spec, entry, deletes)?;
+            self.add_file(file, spec, (entry, first_row_id), deletes)?;
         }
         Ok(())
     }
@@ -223,7 +226,7 @@ impl<'a> Planner<'a> {
         &mut self,
         manifest: &ManifestFile,
         spec: &[SpecField],
-        entry: &ManifestEntry,
+        (entry, first_row_id): (&ManifestEntry, Option<i64>),
         deletes: &DeleteIndex,
     ) -> Result<()> {
         let (file, spec_id) = (entry.data_file(), manifest.partition_spec_id);
@@ -250,6 +253,8 @@ impl<'a> Planner<'a> {
                 partition: file.partition().clone(),
                 rows: file.record_count(),
                 size_bytes: file.file_size_in_bytes(),
+                sequence_number,
+                first_row_id,
                 deletes: position_deletes.clone(),
                 equality_deletes: !equality.is_empty(),
             })

@@ -6,7 +6,7 @@ use iceberg::spec::{Literal, PrimitiveLiteral};
 
 /// `literal` as a value of the Arrow type `to`, widened where the Iceberg type was promoted since it was written
 /// (int to long, float to double, decimal to more digits). `None` where the two do not belong together.
-pub(super) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<ScalarValue> {
+pub(crate) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<ScalarValue> {
     use PrimitiveLiteral as P;
     Some(match (literal, to) {
         (P::Boolean(v), DataType::Boolean) => ScalarValue::Boolean(Some(*v)),
@@ -38,6 +38,22 @@ pub(super) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<Scalar
             ScalarValue::FixedSizeBinary(16, Some(v.to_be_bytes().to_vec()))
         }
         (P::UInt128(v), DataType::Utf8) => ScalarValue::Utf8(Some(uuid::Uuid::from_u128(*v).hyphenated().to_string())),
+        _ => return None,
+    })
+}
+
+/// The Iceberg value of a value that is not null and not nested, in one of the types that [`scalar`] gives.
+pub(crate) fn literal(value: &ScalarValue) -> Option<Literal> {
+    use ScalarValue as S;
+    Some(match value {
+        S::Boolean(v) => Literal::bool((*v)?),
+        S::Int32(v) | S::Date32(v) => Literal::int((*v)?),
+        S::Int64(v) | S::Time64Microsecond(v) | S::TimestampMicrosecond(v, _) => Literal::long((*v)?),
+        S::Float32(v) => Literal::float((*v)?),
+        S::Float64(v) => Literal::double((*v)?),
+        S::Decimal128(v, _, _) => Literal::Primitive(PrimitiveLiteral::Int128((*v)?)),
+        S::Utf8(v) => Literal::string(v.as_deref()?),
+        S::Binary(v) => Literal::binary(v.clone()?),
         _ => return None,
     })
 }

@@ -1,6 +1,7 @@
 //! Deletion vectors: the blob `deletion-vector-v1` of the Puffin specification, a 64-bit Roaring bitmap in portable
 //! form.
 
+use roaring::RoaringTreemap;
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::error::corrupt;
@@ -40,6 +41,19 @@ pub(super) fn parse(blob: &[u8], limit: u64) -> Result<Vec<u64>> {
         return Err(corrupt("deletion vector is not in order"));
     }
     Ok(positions)
+}
+
+/// The blob of the positions, which are ascending.
+pub(crate) fn blob(positions: &[u64]) -> Result<Vec<u8>> {
+    let failed = |e: std::io::Error| Error::internal("deletion vector cannot be written").with_source(e);
+    let bitmap: RoaringTreemap = positions.iter().collect();
+    let mut body = MAGIC.to_vec();
+    bitmap.serialize_into(&mut body).map_err(failed)?;
+    let length = u32::try_from(body.len()).map_err(|_| Error::unsupported("so long a deletion vector"))?;
+    let mut blob = length.to_be_bytes().to_vec();
+    blob.extend_from_slice(&body);
+    blob.extend(crc32(&body).to_be_bytes());
+    Ok(blob)
 }
 
 fn parse_bitmap(input: &mut Input<'_>, base: u64, limit: u64, out: &mut Vec<u64>) -> Result<()> {
@@ -123,6 +137,15 @@ fn crc32(bytes: &[u8]) -> u32 {
 pub(super) mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let far = (0..5).map(|n| (1 << 33) | (n * 70_000));
+        for positions in [vec![0], vec![3, 4, 5, u64::from(u32::MAX)], (0..9000).map(|n| n * 3).chain(far).collect()] {
+            let blob = super::blob(&positions).unwrap();
+            assert_eq!(parse(&blob, 1 << 20).unwrap(), positions);
+        }
+    }
 
     /// A blob around serialised 32-bit bitmaps.
     pub(in crate::scan) fn blob(bitmaps: &[(u32, Vec<u8>)]) -> Vec<u8> {

@@ -3,20 +3,19 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, SchemaRef, TimeUnit};
-use arrow::record_batch::RecordBatch;
 use tidewater_catalogs::{Error, Result};
 
 /// The columns of a batch as the table has them: same order, types that Parquet stores alike, no null where none may
 /// be. Views, large strings and dictionaries are stored as they are, without a copy.
-pub(super) fn fit(schema: &SchemaRef, batch: &RecordBatch) -> Result<Vec<ArrayRef>> {
-    if batch.num_columns() != schema.fields().len() {
+pub(super) fn fit(schema: &SchemaRef, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+    if columns.len() != schema.fields().len() {
         return Err(Error::invalid(format!(
             "the rows have {} columns, the table has {}",
-            batch.num_columns(),
+            columns.len(),
             schema.fields().len()
         )));
     }
-    schema.fields().iter().zip(batch.columns()).map(|(field, column)| fit_column(field, column)).collect()
+    schema.fields().iter().zip(columns).map(|(field, column)| fit_column(field, column)).collect()
 }
 
 fn fit_column(field: &Field, column: &ArrayRef) -> Result<ArrayRef> {

@@ -15,7 +15,9 @@ use super::columns::{count_nans, fit};
 use super::metrics::{Finished, data_file};
 use super::split::Splitter;
 use super::to_staged;
+use crate::default_values::is_kept;
 use crate::error;
+use crate::lineage::{unknown, with_columns};
 use crate::properties as p;
 use crate::schema::to_arrow;
 use crate::state::TableState;
@@ -34,7 +36,10 @@ const PARQUET_BOUND_LENGTH: usize = 64;
 pub(super) struct Encoder {
     storage: Storage,
     metadata: Arc<TableMetadata>,
+    /// Of the files.
     arrow_schema: SchemaRef,
+    /// Whether files have the columns of row lineage.
+    lineage: bool,
     schema: IcebergSchemaRef,
     spec: PartitionSpecRef,
     splitter: Option<Splitter>,
@@ -66,6 +71,7 @@ impl Encoder {
         state: &TableState,
         commit: CommitUuid,
         buffered: Arc<AtomicUsize>,
+        lineage: bool,
     ) -> Result<Self> {
         let metadata = Arc::clone(&state.metadata);
         let schema = Arc::clone(metadata.current_schema());
@@ -84,7 +90,8 @@ impl Encoder {
         let random = uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             storage,
-            arrow_schema: Arc::new(to_arrow(&schema)?),
+            arrow_schema: Arc::new(if lineage { to_arrow(&with_columns(&schema)?)? } else { to_arrow(&schema)? }),
+            lineage,
             schema,
             spec,
             splitter,
@@ -106,7 +113,11 @@ impl Encoder {
         if batch.num_rows() == 0 {
             return Ok(());
         }
-        let columns = fit(&self.arrow_schema, batch)?;
+        let mut columns = batch.columns().to_vec();
+        if self.lineage && columns.len() == self.schema.as_struct().fields().len() {
+            columns.extend(unknown(batch.num_rows()));
+        }
+        let columns = fit(&self.arrow_schema, &columns)?;
         match self.splitter.take() {
             None => self.write_part(&[], Struct::empty(), columns)?,
             Some(mut splitter) => {
@@ -240,11 +251,9 @@ impl Encoder {
 /// What this writer can write right, and nothing else.
 pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
     use iceberg::spec::{FormatVersion, PrimitiveType, Type};
-    if metadata.format_version() != FormatVersion::V2 {
-        return Err(Error::unsupported(format!(
-            "tables of format version {} can be read only",
-            metadata.format_version()
-        )));
+    if metadata.format_version() == FormatVersion::V1 {
+        return Err(Error::unsupported("tables of format version 1 can be read only")
+            .with_hint("ALTER TABLE … SET TBLPROPERTIES ('format-version' = '2') makes it one that can be written."));
     }
     if metadata.encryption_keys_iter().len() > 0 || metadata.properties().contains_key("encryption.key-id") {
         return Err(Error::unsupported("encrypted tables can be read only"));
@@ -258,6 +267,10 @@ pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
                 "column \"{}\" has type {}, which can be read only",
                 field.name, field.field_type
             )));
+        }
+        let mut defaults = field.initial_default.iter().chain(&field.write_default);
+        if defaults.any(|default| !is_kept(default, &field.field_type)) {
+            return Err(Error::unsupported(format!("the default of column \"{}\" can be read only", field.name)));
         }
     }
     Ok(())

@@ -8,6 +8,8 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use tidewater_catalogs::{Error, Result};
 
+use crate::lineage::FIRST_RESERVED;
+
 /// Longest string or binary bound, in characters or bytes: `truncate(16)`, as the specification's default is.
 const BOUND_LENGTH: usize = 16;
 /// Bounds are kept for this many columns, as other writers do; a manifest with more is slower than it is worth.
@@ -32,6 +34,9 @@ pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
         let info = column.self_type().get_basic_info();
         if !info.has_id() {
             return Err(Error::internal(format!("column \"{}\" was written without a field id", column.path())));
+        }
+        if info.id() >= FIRST_RESERVED {
+            continue;
         }
         columns.add(file.schema, file.footer, index, info.id(), column.max_rep_level() > 0);
     }

@@ -24,6 +24,7 @@ use tidewater_catalogs::{CommitUuid, Error, Result, StagedFiles, StagingWriter};
 use tokio::task::JoinHandle;
 
 use crate::error;
+use crate::lineage;
 use crate::state::TableState;
 use crate::storage::Storage;
 use encoder::Encoder;
@@ -52,8 +53,17 @@ enum Stage {
 
 impl FileWriter {
     pub(crate) fn new(storage: Storage, state: &TableState, commit: CommitUuid) -> Result<Self> {
+        Self::make(storage, state, commit, false)
+    }
+
+    /// Of rows that may have been there before: where rows have ids, they may come with the columns of their lineage.
+    pub(crate) fn with_lineage(storage: Storage, state: &TableState, commit: CommitUuid) -> Result<Self> {
+        Self::make(storage, state, commit, lineage::is_kept(&state.metadata))
+    }
+
+    fn make(storage: Storage, state: &TableState, commit: CommitUuid, lineage: bool) -> Result<Self> {
         let buffered = Arc::new(AtomicUsize::new(0));
-        let encoder = Encoder::new(storage, state, commit, Arc::clone(&buffered))?;
+        let encoder = Encoder::new(storage, state, commit, Arc::clone(&buffered), lineage)?;
         Ok(Self {
             encoder: Stage::Idle(Box::new(encoder)),
             pending: Vec::new(),

@@ -89,7 +89,7 @@ pub(super) fn columns(s: &CatalogSnapshot) -> Vec<Row> {
                 ("table_name", r.name.as_str().into()),
                 ("column_name", c.name.as_str().into()),
                 ("ordinal_position", number.into()),
-                ("column_default", Value::Null),
+                ("column_default", c.default.clone().into()),
                 ("is_nullable", yes(c.nullable)),
                 ("data_type", data_type.into()),
                 ("character_maximum_length", Value::Null),

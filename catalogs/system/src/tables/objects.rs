@@ -91,7 +91,7 @@ pub(super) fn pg_attribute(s: &CatalogSnapshot) -> Vec<Row> {
             ("attalign", "i".into()),
             ("attstorage", if entry.is_some_and(|e| e.len < 0) { "x" } else { "p" }.into()),
             ("attnotnull", (!c.nullable).into()),
-            ("atthasdef", c.generated.is_some().into()),
+            ("atthasdef", c.generated.as_ref().or(c.default.as_ref()).is_some().into()),
             ("attgenerated", if c.generated.is_some() { "s" } else { "" }.into()),
             ("attislocal", true.into()),
             ("attcollation", entry.map_or(0, |e| e.collation).into()),
@@ -102,7 +102,7 @@ pub(super) fn pg_attribute(s: &CatalogSnapshot) -> Vec<Row> {
 
 pub(super) fn pg_attrdef(s: &CatalogSnapshot) -> Vec<Row> {
     let row = |(r, number, c): (&RelationEntry, i64, &ColumnEntry)| -> Option<Row> {
-        let expression = c.generated.as_ref()?;
+        let expression = c.generated.as_ref().or(c.default.as_ref())?;
         Some(vec![
             ("oid", crate::stable_oid(&format!("attrdef {} {number}", r.oid)).into()),
             ("adrelid", r.oid.into()),

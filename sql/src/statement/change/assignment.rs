@@ -9,7 +9,7 @@ use super::Shape;
 use crate::dialect::{fold, walk};
 use crate::error::Result;
 use crate::session::StatementContext;
-use crate::statement::insert;
+use crate::statement::{default_value, insert};
 use crate::{SqlError, SqlState};
 
 /// Where the named column stands. `alias.column` is taken, too.
@@ -60,6 +60,7 @@ pub(super) fn values(
             refuse_windows(&value)?;
             let at = column(ctx, table, name)?;
             let field = table.schema.field(at);
+            default_value::fill(&mut value, &table.defaults, field.name())?;
             insert::type_cell(&mut value, field.data_type(), false)?;
             if all[at].replace(value).is_some() {
                 return Err(SqlError::syntax(format!("multiple assignments to same column \"{}\"", field.name())));

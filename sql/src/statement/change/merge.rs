@@ -19,7 +19,7 @@ use crate::dialect::{fold, insert_star, same_of, update_star, walk_mut};
 use crate::error::Result;
 use crate::plan::{assign, rewrite};
 use crate::session::StatementContext;
-use crate::statement::insert;
+use crate::statement::{default_value, insert};
 use crate::{SqlError, SqlState};
 
 /// True in rows of the source, null where a row of the table has met none.
@@ -318,8 +318,17 @@ fn inserted(ctx: &StatementContext<'_>, table: &Shape, insert: &MergeInsertExpr)
     for (value, at) in row.iter().zip(columns) {
         let mut value = value.clone();
         assignment::refuse_windows(&value)?;
-        insert::type_cell(&mut value, table.schema.field(at).data_type(), false)?;
+        let field = table.schema.field(at);
+        default_value::fill(&mut value, &table.defaults, field.name())?;
+        insert::type_cell(&mut value, field.data_type(), false)?;
         all[at] = Some(value);
+    }
+    for (value, field) in all.iter_mut().zip(table.schema.fields()).filter(|(value, _)| value.is_none()) {
+        if let Some(default) = table.defaults.get(field.name()) {
+            let mut cell = default_value::literal(default)?;
+            insert::type_cell(&mut cell, field.data_type(), false)?;
+            *value = Some(cell);
+        }
     }
     for (value, field) in all.iter().zip(table.schema.fields()) {
         if value.is_none() && !field.is_nullable() {

@@ -6,6 +6,7 @@ mod delete;
 mod merge;
 mod update;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -134,6 +135,8 @@ pub(super) struct Shape {
     /// As the statement writes it.
     shown: String,
     schema: SchemaRef,
+    /// What columns get where the statement says nothing.
+    defaults: BTreeMap<String, ScalarValue>,
     /// By which the statement calls it.
     alias: TableAlias,
 }
@@ -235,7 +238,8 @@ async fn begin(
     let (table, shown, alias) = find_table(ctx, statement).await?;
     let change = table.change(statement.kind())?;
     let target = Target { rows: change.clone(), table };
-    let shape = Shape { shown, schema: target.table.info().schema.clone(), alias };
+    let info = target.table.info();
+    let shape = Shape { shown, schema: info.schema.clone(), defaults: info.defaults.clone(), alias };
     let compiled = statement.compile(ctx, &shape)?;
     let mut params = given.to_vec();
     params.resize(parameters(&compiled.query)?.max(given.len()), None);

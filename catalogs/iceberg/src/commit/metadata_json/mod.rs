@@ -70,7 +70,10 @@ impl MetadataJson {
         location: &str,
         change: impl FnOnce(TableMetadataBuilder) -> Result<TableMetadataBuilder>,
     ) -> Result<Self> {
-        if let Some(parts) = self.in_parts(next, location, change)? {
+        // Another format version spells snapshots in another way.
+        if self.frame.format_version() == next.format_version()
+            && let Some(parts) = self.in_parts(next, location, change)?
+        {
             return Ok(parts);
         }
         // Dear, and right whatever the change was.
