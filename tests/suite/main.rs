@@ -20,6 +20,7 @@ mod fuzz;
 mod live;
 mod slt;
 mod spark;
+mod spark_version_3;
 mod tls;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
-use arrow::datatypes::{Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema as ArrowSchema, UInt64Type};
 use arrow::record_batch::RecordBatch;
 use iceberg::spec::{FormatVersion, NestedField, PrimitiveType, Schema, TableMetadata, Type};
 use tidewater_catalogs::{Error, Result};
@@ -65,6 +65,16 @@ pub(crate) fn inherited(batch: &RecordBatch, places: &Places, known: i64) -> Res
         batch.columns()[..at].iter().cloned().chain([Arc::new(ids.finish()) as ArrayRef, Arc::new(updated.finish())]);
     let fields: Vec<usize> = (0..at + NAMES.len()).collect();
     Ok(RecordBatch::try_new(Arc::new(batch.schema().project(&fields)?), columns.collect())?)
+}
+
+/// Rows of the table, with the ids that they had, as they are in a file when their values are new.
+pub(crate) fn changed(batch: &RecordBatch, ids: Int64Array) -> Result<RecordBatch> {
+    let fields = batch.schema_ref().fields().iter().cloned();
+    let own = NAMES.iter().map(|name| Arc::new(Field::new(*name, DataType::Int64, true)));
+    let updated = Int64Array::new_null(batch.num_rows());
+    let columns = batch.columns().iter().cloned().chain([Arc::new(ids) as ArrayRef, Arc::new(updated)]);
+    let schema = ArrowSchema::new(fields.chain(own).collect::<Vec<_>>());
+    Ok(RecordBatch::try_new(Arc::new(schema), columns.collect())?)
 }
 
 /// The columns of rows that are new, or whose lineage is not known.

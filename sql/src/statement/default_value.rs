@@ -116,7 +116,10 @@ fn text(value: &ScalarValue) -> Result<String> {
         return Ok(bytes.iter().fold("\\x".to_owned(), |text, byte| format!("{text}{byte:02x}")));
     }
     match value.cast_to(&DataType::Utf8)? {
-        ScalarValue::Utf8(Some(text)) => Ok(text),
+        ScalarValue::Utf8(Some(text)) => Ok(match value.data_type() {
+            DataType::Timestamp(..) => text.replace('T', " ").replace('Z', "+00"),
+            _ => text,
+        }),
         other => Err(SqlError::internal(format!("a default value has no text: {other}"))),
     }
 }

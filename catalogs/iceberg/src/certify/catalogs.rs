@@ -1,3 +1,5 @@
+mod version_3;
+
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -63,6 +65,7 @@ async fn certify(spec: &CatalogSpec) {
     scene.racing_inserts_all_arrive().await;
     scene.references_move_and_rows_do_not().await;
     scene.columns_and_partitions_come_and_go().await;
+    scene.tables_are_raised().await;
     scene.a_dropped_table_is_not_its_namesake().await;
     processes::race(spec, &scene.schema).await;
 }

@@ -12,6 +12,7 @@
 mod marks;
 mod mode;
 mod positions;
+mod row_ids;
 #[cfg(test)]
 pub(crate) mod tests;
 mod valid;
@@ -38,6 +39,7 @@ use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
+use crate::lineage;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
@@ -45,6 +47,7 @@ use crate::writer::{FileWriter, from_staged, writable};
 use marks::Marks;
 use mode::Mode;
 pub(crate) use mode::{Isolation, check as check_properties};
+use row_ids::RowIds;
 pub(crate) use valid::check as check_unchanged;
 use vectors::Vectors;
 
@@ -106,6 +109,7 @@ impl RowChange {
         writer: &mut Box<dyn StagingWriter>,
     ) -> Result<(Marks, Changed)> {
         let (mut marks, mut changed) = (Marks::default(), Changed::default());
+        let mut ids = lineage::is_kept(&self.state.metadata).then(|| RowIds::new(&self.state, &self.places));
         while let Some(batch) = input.next().await {
             let batch = batch?;
             let places = batch.column(0).as_primitive::<UInt64Type>();
@@ -128,7 +132,11 @@ impl RowChange {
             }
             if written.contains(&true) {
                 let columns: Vec<usize> = (2..batch.num_columns()).collect();
-                let rows = filter_record_batch(&batch.project(&columns)?, &BooleanArray::from(written))?;
+                let mut rows = filter_record_batch(&batch.project(&columns)?, &BooleanArray::from(written.clone()))?;
+                if let Some(ids) = &mut ids {
+                    let places = places.iter().zip(written).filter_map(|(place, written)| written.then_some(place));
+                    rows = lineage::changed(&rows, ids.of(&places.collect::<Vec<_>>()).await?)?;
+                }
                 writer.write(rows).await?;
             }
         }

@@ -68,7 +68,7 @@ impl Readers {
         Ok(lists)
     }
 
-    fn open(&self, path: &Path, size_bytes: u64) -> ParquetObjectReader {
+    pub(super) fn open(&self, path: &Path, size_bytes: u64) -> ParquetObjectReader {
         ParquetObjectReader::new(self.store.clone(), path.clone()).with_file_size(size_bytes)
     }
 
