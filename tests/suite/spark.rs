@@ -273,7 +273,7 @@ fn yielding(spark: &mut Spark, statement: &str) -> Result<()> {
     Ok(())
 }
 
-fn difference(spark: &SparkAnswer, client: &Client) -> Option<String> {
+pub(crate) fn difference(spark: &SparkAnswer, client: &Client) -> Option<String> {
     let (columns, rows) = match client.table(&spark.query) {
         Ok(answer) => answer,
         Err(e) if e.state == "0A000" && spark.may_be_refused => return None,
