@@ -35,10 +35,34 @@ pub(crate) fn with_columns(schema: &Schema) -> Result<Schema> {
     built.map_err(|e| error::iceberg("add the columns of row lineage", e))
 }
 
+/// How far ids and sequence numbers are given. In a draft, which others do not see yet, those beyond are not: the commit gives
+/// other ones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settled {
+    sequence_number: i64,
+    next_row_id: i64,
+}
+
+impl Settled {
+    pub(crate) const ALL: Self = Self { sequence_number: i64::MAX, next_row_id: i64::MAX };
+
+    pub(crate) fn until(metadata: &TableMetadata) -> Self {
+        let next_row_id = i64::try_from(metadata.next_row_id()).unwrap_or(i64::MAX);
+        Self { sequence_number: metadata.last_sequence_number(), next_row_id }
+    }
+
+    pub(crate) fn first_row_id(self, file: &TargetFile) -> Option<i64> {
+        file.first_row_id.filter(|id| *id < self.next_row_id)
+    }
+
+    fn sequence_number(self, file: &TargetFile) -> Option<i64> {
+        (file.sequence_number <= self.sequence_number).then_some(file.sequence_number)
+    }
+}
+
 /// Rows that were read with [`with_columns`] and their places, without the places and with all that they inherit from
-/// their files. Those with a sequence number above `known` are not of a snapshot that others see: what they give their
-/// rows is not settled.
-pub(crate) fn inherited(batch: &RecordBatch, places: &Places, known: i64) -> Result<RecordBatch> {
+/// their files.
+pub(crate) fn inherited(batch: &RecordBatch, places: &Places, settled: Settled) -> Result<RecordBatch> {
     let Some(at) = batch.num_columns().checked_sub(NAMES.len() + 1) else {
         return Err(Error::internal("rows were read without their lineage"));
     };
@@ -53,13 +77,12 @@ pub(crate) fn inherited(batch: &RecordBatch, places: &Places, known: i64) -> Res
             Some((same, file)) if *same == number => file,
             _ => &last.insert((number, places.file(number)?)).1,
         };
-        let first = file.first_row_id.filter(|_| file.sequence_number <= known);
-        let first = first.and_then(|first| first.checked_add_unsigned(position));
+        let first = settled.first_row_id(file).and_then(|first| first.checked_add_unsigned(position));
         let id = own_ids.is_valid(row).then(|| own_ids.value(row)).or(first);
         ids.append_option(id);
         let own = own_updated.is_valid(row).then(|| own_updated.value(row));
         // A row that has no id yet has no history either.
-        updated.append_option(own.or_else(|| id.map(|_| file.sequence_number)));
+        updated.append_option(own.or_else(|| id.and_then(|_| settled.sequence_number(file))));
     }
     let columns =
         batch.columns()[..at].iter().cloned().chain([Arc::new(ids.finish()) as ArrayRef, Arc::new(updated.finish())]);

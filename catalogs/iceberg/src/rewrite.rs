@@ -6,17 +6,17 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 use tidewater_catalogs::{Result, StagingWriter};
 
-use crate::lineage::{inherited, is_kept};
+use crate::lineage::{Settled, inherited, is_kept};
 use crate::scan::{self, Places};
 use crate::state::TableState;
 
 /// Hands the writer what is left of data files, in the order in which it lies: without rows that are deleted, and without
-/// those at the positions given (ascending). Rows that have ids keep them, if the writer keeps lineage; files with a
-/// sequence number above `known` give none to their rows yet.
+/// those at the positions given (ascending). Rows that have ids keep them, as far as these are settled, if
+/// the writer keeps lineage.
 pub(crate) async fn rewrite(
     state: &Arc<TableState>,
     files: HashMap<String, Arc<[u64]>>,
-    known: i64,
+    settled: Settled,
     writer: &mut Box<dyn StagingWriter>,
 ) -> Result<()> {
     if files.is_empty() {
@@ -31,7 +31,7 @@ pub(crate) async fn rewrite(
         let batch = batch?;
         writer
             .write(match &places {
-                Some(places) => inherited(&batch, places, known)?,
+                Some(places) => inherited(&batch, places, settled)?,
                 None => batch,
             })
             .await?;

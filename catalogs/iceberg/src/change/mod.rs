@@ -39,7 +39,7 @@ use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
-use crate::lineage;
+use crate::lineage::{self, Settled};
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
@@ -101,6 +101,10 @@ impl RowChange {
         Check { touched, places: Arc::clone(&self.places), isolation: self.isolation }
     }
 
+    fn settled(&self) -> Settled {
+        self.draft.as_ref().map_or(Settled::ALL, |draft| draft.settled())
+    }
+
     /// Takes the query's answer in: marks, and rows that come.
     async fn take(
         &self,
@@ -109,7 +113,8 @@ impl RowChange {
         writer: &mut Box<dyn StagingWriter>,
     ) -> Result<(Marks, Changed)> {
         let (mut marks, mut changed) = (Marks::default(), Changed::default());
-        let mut ids = lineage::is_kept(&self.state.metadata).then(|| RowIds::new(&self.state, &self.places));
+        let mut ids =
+            lineage::is_kept(&self.state.metadata).then(|| RowIds::new(&self.state, &self.places, self.settled()));
         while let Some(batch) = input.next().await {
             let batch = batch?;
             let places = batch.column(0).as_primitive::<UInt64Type>();
@@ -225,8 +230,7 @@ impl TableChange for RowChange {
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
-        let known = self.draft.as_ref().map_or(i64::MAX, |draft| draft.began_at());
-        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), known, &mut writer).await?;
+        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), self.settled(), &mut writer).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
         let done = match &self.draft {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use arrow::array::Int64Array;
 use tidewater_catalogs::Result;
 
+use crate::lineage::Settled;
 use crate::scan::{OwnRowIds, Places, own_row_ids};
 use crate::state::TableState;
 
@@ -15,6 +16,7 @@ const MOST: usize = 8 << 20;
 pub(super) struct RowIds<'a> {
     state: &'a TableState,
     places: &'a Places,
+    settled: Settled,
     files: HashMap<u32, FileIds>,
     listed: usize,
 }
@@ -41,8 +43,8 @@ impl FileIds {
 }
 
 impl<'a> RowIds<'a> {
-    pub(super) fn new(state: &'a TableState, places: &'a Places) -> Self {
-        Self { state, places, files: HashMap::new(), listed: 0 }
+    pub(super) fn new(state: &'a TableState, places: &'a Places, settled: Settled) -> Self {
+        Self { state, places, settled, files: HashMap::new(), listed: 0 }
     }
 
     /// Null for rows that are new.
@@ -65,12 +67,13 @@ impl<'a> RowIds<'a> {
 
     async fn read(&mut self, number: u32) -> Result<FileIds> {
         let file = self.places.file(number)?;
+        let first = self.settled.first_row_id(&file);
         Ok(match own_row_ids(self.state, &file, MOST - self.listed).await? {
             OwnRowIds::TooMany => FileIds::Unknown,
-            OwnRowIds::None => FileIds::Counted(file.first_row_id),
+            OwnRowIds::None => FileIds::Counted(first),
             OwnRowIds::Listed(own) => {
                 self.listed = MOST.min(self.listed + own.len());
-                FileIds::Listed(own, file.first_row_id)
+                FileIds::Listed(own, first)
             }
         })
     }

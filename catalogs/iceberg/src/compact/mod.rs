@@ -26,6 +26,7 @@ use crate::change::{Isolation, check_unchanged};
 use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::lake::Lake;
+use crate::lineage::Settled;
 use crate::properties as p;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
@@ -66,7 +67,7 @@ impl Compaction {
             let mut writer: Box<dyn StagingWriter> =
                 Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
             let files = bin.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
-            rewrite(&self.state, files, i64::MAX, &mut writer).await?;
+            rewrite(&self.state, files, Settled::ALL, &mut writer).await?;
             staged.files.extend(writer.finish().await?.files);
         }
         let replaced: Vec<Arc<TargetFile>> = bins.iter().flatten().cloned().collect();

@@ -27,6 +27,7 @@ use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Listed, Removal, Staged, current_manifests, stage, with_first_row_id};
 use crate::in_flight::Entered;
 use crate::lake::Lake;
+use crate::lineage::Settled;
 use crate::scan::{Places, TargetFile};
 use crate::state::TableState;
 use crate::table::{IcebergTable, no_nulls};
@@ -74,9 +75,9 @@ impl Draft {
         Self { lake, began, made: Mutex::new(made) }
     }
 
-    /// The sequence number of the newest rows that others see.
-    pub(crate) fn began_at(&self) -> i64 {
-        self.began.metadata.last_sequence_number()
+    /// What others see of the ids of its rows.
+    pub(crate) fn settled(&self) -> Settled {
+        Settled::until(&self.began.metadata)
     }
 
     /// That nothing was changed is something that the transaction may go on from.

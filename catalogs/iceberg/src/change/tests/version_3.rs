@@ -10,7 +10,7 @@ use iceberg::spec::{DataContentType, DataFile, DataFileFormat, FormatVersion};
 use tidewater_catalogs::{Alteration, ChangeKind, ErrorKind, LakeCatalog, TableName, VacuumRetention};
 
 use super::{RENAMED, TestLake, append, compacted, contents, delete, new_table, newest, rows, run, summary, table};
-use crate::lineage;
+use crate::lineage::{self, Settled};
 use crate::scan::{self, Places};
 use crate::state::TableState;
 
@@ -53,7 +53,7 @@ async fn lineage_of(state: &Arc<TableState>) -> Lineage {
     let provider = scan::remains(Arc::clone(state), only, Some(Arc::clone(&places))).unwrap();
     let context = datafusion::prelude::SessionContext::new();
     for batch in context.read_table(provider).unwrap().collect().await.unwrap() {
-        let batch = lineage::inherited(&batch, &places, i64::MAX).unwrap();
+        let batch = lineage::inherited(&batch, &places, Settled::ALL).unwrap();
         let column = |n: usize| batch.column(n).as_primitive::<Int64Type>();
         let (ids, row_ids, updated) = (column(0), column(batch.num_columns() - 2), column(batch.num_columns() - 1));
         for row in (0..batch.num_rows()).filter(|row| row_ids.is_valid(*row)) {
