@@ -63,8 +63,8 @@ async fn lineage_of(state: &Arc<TableState>) -> Lineage {
     all
 }
 
-/// Rows are who they were, and those that were not changed say so, no two are the same, and what comes next is none of them. Nothing of
-/// tables of another version.
+/// Rows are who they were, and those that were not changed say so; no two are the same, and what comes next is none of
+/// them. Nothing of tables of another version.
 pub(crate) async fn check(lake: &TestLake, before: &Lineage, changed: Range<i64>, at: &str) -> Lineage {
     let state = state(lake).await;
     if state.metadata.format_version() < FormatVersion::V3 {
