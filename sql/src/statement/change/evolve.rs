@@ -90,6 +90,8 @@ fn alterations(merge: &Merge, old: &Schema, source: &Schema) -> Vec<Alteration> 
             Err(_) => Some(Alteration::AddColumn(AddColumn {
                 path,
                 data_type: new,
+                default: None,
+                required: false,
                 comment: None,
                 place: None,
                 if_not_exists: true,
