@@ -3,6 +3,7 @@
 mod alter_table;
 mod call;
 mod catalog;
+mod cells;
 mod change;
 mod connection;
 mod create_table;

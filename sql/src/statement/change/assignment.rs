@@ -11,7 +11,7 @@ use crate::dialect::{fold, walk};
 use crate::error::Result;
 use crate::plan::rewrite;
 use crate::session::StatementContext;
-use crate::statement::{default_value, insert};
+use crate::statement::{cells, default_value};
 use crate::{SqlError, SqlState};
 
 /// Where the named column stands. `alias.column` is taken, too.
@@ -63,7 +63,7 @@ pub(super) fn values(ctx: &StatementContext<'_>, table: &Shape, assignments: &[A
             Value::Expr(mut value) => {
                 refuse_windows(&value)?;
                 default_value::fill(&mut value, &table.defaults, field.name())?;
-                insert::type_cell(&mut value, field.data_type(), false)?;
+                cells::type_cell(&mut value, field.data_type(), false)?;
                 Value::Expr(value)
             }
             member => member,
@@ -91,7 +91,7 @@ pub(super) fn values(ctx: &StatementContext<'_>, table: &Shape, assignments: &[A
             rows.push(subquery::row(query, &types)?);
             continue;
         }
-        let values = match (insert::row_values(&mut value), value) {
+        let values = match (cells::row_values(&mut value), value) {
             (Some(values), _) => values,
             (None, ast::Expr::Nested(value)) => vec![*value],
             (None, _) => {

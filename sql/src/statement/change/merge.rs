@@ -20,7 +20,7 @@ use crate::dialect::{does_nothing, fold, insert_star, same_of, update_star, walk
 use crate::error::Result;
 use crate::plan::rewrite;
 use crate::session::{ChangeTag, StatementContext};
-use crate::statement::{default_value, insert};
+use crate::statement::{cells, default_value};
 use crate::{SqlError, SqlState};
 
 /// True in rows of the source, null where a row of the table has met none.
@@ -349,19 +349,19 @@ fn inserted(ctx: &StatementContext<'_>, table: &Shape, insert: &MergeInsertExpr)
         assignment::refuse_windows(&value)?;
         let field = table.schema.field(at);
         default_value::fill(&mut value, &table.defaults, field.name())?;
-        insert::type_cell(&mut value, field.data_type(), false)?;
+        cells::type_cell(&mut value, field.data_type(), false)?;
         all[at] = Some(value);
     }
     for (value, field) in all.iter_mut().zip(table.schema.fields()).filter(|(value, _)| value.is_none()) {
         if let Some(default) = table.defaults.get(field.name()) {
             let mut cell = default_value::literal(default)?;
-            insert::type_cell(&mut cell, field.data_type(), false)?;
+            cells::type_cell(&mut cell, field.data_type(), false)?;
             *value = Some(cell);
         }
     }
     for (value, field) in all.iter().zip(table.schema.fields()) {
         if value.is_none() && !field.is_nullable() {
-            return Err(insert::null_in(field.name(), &table.shown));
+            return Err(cells::null_in(field.name(), &table.shown));
         }
     }
     Ok(all)

@@ -32,7 +32,7 @@ use tidewater_catalogs::{
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::insert;
+use super::cells;
 use crate::dialect::Name;
 use crate::error::Result;
 use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation};
@@ -270,7 +270,7 @@ async fn begin(
     let mut params = given.to_vec();
     params.resize(parameters(&compiled.query)?.max(given.len()), None);
     for (cell, to) in &compiled.cells {
-        insert::cell_parameter(cell, to, &mut params);
+        cells::cell_parameter(cell, to, &mut params);
     }
     Ok(Begun { change, target, shape, compiled, list, given: given.to_vec(), params })
 }
@@ -406,7 +406,7 @@ fn without_nulls(rows: SendableRecordBatchStream, schema: SchemaRef, table: Stri
             let (comes, nulls) = (batch.column(1).as_boolean(), column.logical_nulls());
             let null = |row: usize| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
             if (0..batch.num_rows()).any(|row| comes.is_valid(row) && comes.value(row) && null(row)) {
-                return Err(DataFusionError::from(insert::null_in(field.name(), &table)));
+                return Err(DataFusionError::from(cells::null_in(field.name(), &table)));
             }
         }
         Ok(batch)

@@ -11,7 +11,7 @@ use super::assignment::counts_differ;
 use super::{named, query};
 use crate::error::Result;
 use crate::plan::rewrite;
-use crate::statement::insert;
+use crate::statement::cells;
 
 /// The query with one column, whose members are what it had.
 pub(super) fn row(source: &Query, types: &[DataType]) -> Result<ast::Expr> {
@@ -27,7 +27,7 @@ pub(super) fn row(source: &Query, types: &[DataType]) -> Result<ast::Expr> {
                 return Err(counts_differ());
             }
             for (item, to) in items.iter_mut().zip(types) {
-                insert::type_cell(item, to, false)?;
+                cells::type_cell(item, to, false)?;
             }
             let grouped = !matches!(&select.group_by, GroupByExpr::Expressions(e, m) if e.is_empty() && m.is_empty());
             if open && select.distinct.is_none() && !grouped {
