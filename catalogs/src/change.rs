@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
@@ -56,13 +57,25 @@ pub trait TargetRows: Send + Sync + std::fmt::Debug {
     fn reads_table(&self) {}
 }
 
+/// Takes what a statement returns of the rows that changed.
+pub trait ReturnedRows: Send + Sync {
+    /// `ResourcesExhausted` where there is no room for more; the change then ends with it, and nothing was done.
+    fn keep(&self, rows: RecordBatch) -> Result<()>;
+}
+
 /// One change of a table's rows. Read the rows first, then say what becomes of them.
 #[async_trait]
 pub trait TableChange: TargetRows {
     /// Carries the change out in one snapshot. The first column of `input` is the place of a row that goes, or null.
     /// The second, where there is one, is true where the columns behind it (in table order) are a row that comes.
+    /// Columns behind those go to `returned`, for rows that are changed indeed, before anything is committed.
     ///
     /// `Conflict`: the table was changed meanwhile so that this change would be another one now; nothing was done, and
     /// it can be made anew on a newer state.
-    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed>;
+    async fn apply(
+        &self,
+        input: SendableRecordBatchStream,
+        repeated: Repeated,
+        returned: Option<&dyn ReturnedRows>,
+    ) -> Result<Changed>;
 }

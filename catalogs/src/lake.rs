@@ -32,9 +32,13 @@ pub struct PartitionField {
     pub transform: Transform,
 }
 
+/// The key of a column's comment in the metadata of its field, see [`NewTable::schema`].
+pub const COLUMN_COMMENT: &str = "tidewater.comment";
+
 #[derive(Debug, Clone)]
 pub struct NewTable {
     pub name: TableName,
+    /// Comments of columns are under [`COLUMN_COMMENT`].
     pub schema: SchemaRef,
     pub partition_by: Vec<PartitionField>,
     /// Iceberg table properties, passed through.

@@ -27,7 +27,7 @@ mod stream;
 mod version;
 
 pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
-pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, TableChange, TargetRows};
+pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, ReturnedRows, TableChange, TargetRows};
 pub use commit::{
     Anchor, AnchorState, CommitReply, CommitRequest, CommitTable, CommitUuid, Epoch, StagedFile, StagedFiles,
     StagingWriter, TableHead,
@@ -37,8 +37,8 @@ pub use draft::{DraftMark, TableDraft};
 pub use error::{Error, ErrorKind, Result};
 pub use flow_status::{ErrorDomain, FlowErrorInfo, FlowState, FlowStatus};
 pub use lake::{
-    BlobStore, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField, SnapshotInfo,
-    StagedTable, TableInfo, Transform,
+    BlobStore, COLUMN_COMMENT, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField,
+    SnapshotInfo, StagedTable, TableInfo, Transform,
 };
 pub use maintenance::{Compacted, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};

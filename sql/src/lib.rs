@@ -32,6 +32,6 @@ pub use engine::{Engine, EngineDefaults, EngineParts, SessionInfo};
 pub use error::{SqlError, SqlState};
 pub use plan::{interval, literals::array_items};
 pub use session::{
-    CancelHandle, Login, Notice, Outcome, Prepared, ResultColumn, RowsTag, Session, Severity, StatementContext,
-    TransactionStatus,
+    CancelHandle, ChangeTag, Login, Notice, Outcome, Prepared, ResultColumn, RowsTag, Session, Severity,
+    StatementContext, TransactionStatus,
 };

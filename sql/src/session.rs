@@ -97,6 +97,26 @@ pub struct Prepared {
     pub columns: Option<Vec<ResultColumn>>,
 }
 
+/// The tag of a statement that changed rows, with their number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeTag {
+    Insert(u64),
+    Update(u64),
+    Delete(u64),
+    Merge(u64),
+}
+
+impl std::fmt::Display for ChangeTag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Insert(rows) => write!(f, "INSERT 0 {rows}"),
+            Self::Update(rows) => write!(f, "UPDATE {rows}"),
+            Self::Delete(rows) => write!(f, "DELETE {rows}"),
+            Self::Merge(rows) => write!(f, "MERGE {rows}"),
+        }
+    }
+}
+
 /// First word of the tag that ends a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsTag {
@@ -106,6 +126,8 @@ pub enum RowsTag {
     Explain,
     Subscribe,
     Call,
+    /// Of a statement with RETURNING.
+    Changed(ChangeTag),
     /// Rows leave in the format of COPY, and are counted.
     Copy,
 }

@@ -120,6 +120,16 @@ async fn statements(addr: SocketAddr) -> Result<()> {
     ensure!(one_number(&mut client, "SELECT count(*) FROM t").await? == 3);
     ensure!(fetch(&mut client, info).await?.iter().all(|b| b.num_rows() == 0));
     ensure!(one_number(&mut client, "SELECT count(*) FROM t").await? == 3);
+    // One with RETURNING runs when its rows are fetched, and once.
+    let info = client.execute("UPDATE t SET b = upper(b) WHERE a = 3 RETURNING b, a".to_owned(), None).await?;
+    ensure!(one_number(&mut client, "SELECT count(*) FROM t WHERE b = 'Y'").await? == 0);
+    let text = table(&fetch(&mut client, info.clone()).await?)?;
+    ensure!(text.contains("| Y | 3 |"), "{text}");
+    ensure!(one_number(&mut client, "SELECT count(*) FROM t WHERE b = 'Y'").await? == 1);
+    let again = refused(fetch(&mut client, info).await)?;
+    ensure!(again.message().contains("55000"), "{again}");
+    let n = client.execute_update("UPDATE t SET b = lower(b) WHERE a = 3".to_owned(), None).await?;
+    ensure!(n == 1, "{n} rows were counted");
     ensure!(query(&mut client, "SELECT a FROM t WHERE a > 100").await?.iter().all(|b| b.num_rows() == 0));
     ensure!(one_number(&mut client, "SELECT count(*) FROM generate_series(1, 300000)").await? == 300_000);
     let many: usize =

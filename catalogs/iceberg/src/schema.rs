@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use iceberg::spec::{ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema, StructType, Type};
 use parquet::arrow::PARQUET_FIELD_ID_META_KEY;
-use tidewater_catalogs::{Error, Result};
+use tidewater_catalogs::{COLUMN_COMMENT, Error, Result};
 
 use crate::error;
 
@@ -60,7 +60,9 @@ impl Ids {
             .map(|(field, id)| {
                 let path = if parent.is_empty() { field.name().clone() } else { format!("{parent}.{}", field.name()) };
                 let data_type = self.data_type(field.data_type(), &path)?;
-                Ok(Arc::new(NestedField::new(id, field.name(), data_type, !field.is_nullable())))
+                let mut nested = NestedField::new(id, field.name(), data_type, !field.is_nullable());
+                nested.doc = field.metadata().get(COLUMN_COMMENT).cloned();
+                Ok(Arc::new(nested))
             })
             .collect()
     }

@@ -180,6 +180,7 @@ impl FlightSqlService for Service {
     async fn do_get_statement(&self, ticket: TicketStatementQuery, request: Request<Ticket>) -> Reply<GetStream> {
         let session = self.sessions.of(&request)?;
         let statement = session.statement(&ticket.statement_handle)?;
+        statement.redeem()?;
         Ok(Response::new(statement.query(session).await?))
     }
 

@@ -1,6 +1,7 @@
 //! One statement of a client: its types, what is bound to it, its runs.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
@@ -27,6 +28,8 @@ pub(super) struct Statement {
     bound: Mutex<Arc<Vec<Vec<ScalarValue>>>>,
     /// Of the runs that may still be going on.
     cancels: Mutex<Vec<CancelHandle>>,
+    /// Its ticket was handed in.
+    redeemed: AtomicBool,
 }
 
 /// Runs of one statement at one time whose cancelling is remembered.
@@ -44,7 +47,13 @@ impl Statement {
         }
         let prepared = fork.prepare(&parsed, &[]).await.map_err(status)?;
         let schema = prepared.columns.as_deref().map_or_else(|| Arc::new(Schema::empty()), wire_schema);
-        Ok(Arc::new(Self { prepared, schema, bound: Mutex::default(), cancels: Mutex::default() }))
+        Ok(Arc::new(Self {
+            prepared,
+            schema,
+            bound: Mutex::default(),
+            cancels: Mutex::default(),
+            redeemed: AtomicBool::default(),
+        }))
     }
 
     pub fn schema(&self) -> &SchemaRef {
@@ -76,7 +85,20 @@ impl Statement {
             schema: Arc::clone(&self.schema),
             bound: Mutex::new(self.bound.lock().clone()),
             cancels: Mutex::default(),
+            redeemed: AtomicBool::default(),
         })
+    }
+
+    /// To be asked once for each use of a ticket. 55000 where a statement that changes rows would run once more.
+    pub fn redeem(&self) -> Result<(), Status> {
+        let again = self.redeemed.swap(true, Ordering::Relaxed);
+        if again && self.has_rows() && self.prepared.statement.changes_rows() {
+            return Err(status(
+                SqlError::new(SqlState("55000"), "the statement was run when its ticket was first used")
+                    .with_hint("Ask for a new FlightInfo to run it again."),
+            ));
+        }
+        Ok(())
     }
 
     pub fn cancel(&self) {
@@ -87,7 +109,7 @@ impl Statement {
     pub async fn update(&self, session: &FlightSession) -> Result<Option<i64>, Status> {
         if self.has_rows() {
             return Err(status(
-                SqlError::new(SqlState::WRONG_OBJECT_TYPE, "the statement returns rows and changes nothing")
+                SqlError::new(SqlState::WRONG_OBJECT_TYPE, "the statement returns rows")
                     .with_hint("Run it as a query."),
             ));
         }
@@ -192,10 +214,10 @@ fn one(session: &Session, sql: &str) -> Result<ParsedStatement, Status> {
     }
 }
 
-/// `INSERT 0 5` counts 5.
+/// `INSERT 0 5` and `UPDATE 5` count 5.
 fn count(tag: &str) -> Option<i64> {
     let mut words = tag.split(' ');
-    (words.next() == Some("INSERT")).then(|| words.next_back()?.parse().ok()).flatten()
+    matches!(words.next()?, "INSERT" | "UPDATE" | "DELETE" | "MERGE").then(|| words.next_back()?.parse().ok()).flatten()
 }
 
 fn encode(

@@ -91,6 +91,7 @@ where
             RowsTag::Select => self.out.command_complete(&format!("SELECT {rows}")),
             RowsTag::Show => self.out.command_complete("SHOW"),
             RowsTag::Call => self.out.command_complete("CALL"),
+            RowsTag::Changed(tag) => self.out.command_complete(&tag.to_string()),
             RowsTag::Explain => self.out.command_complete("EXPLAIN"),
             RowsTag::Subscribe => self.out.command_complete(&format!("SUBSCRIBE {rows}")),
             RowsTag::Copy => {

@@ -39,6 +39,15 @@ impl ParsedStatement {
         ))
     }
 
+    /// INSERT, UPDATE, DELETE and MERGE, which may return rows and must still run once only.
+    pub fn changes_rows(&self) -> bool {
+        use ast::Statement as S;
+        matches!(&self.statement, Statement::Sql(sql) if matches!(
+            super::behind_with(sql).1,
+            S::Insert(_) | S::Update(_) | S::Delete(_) | S::Merge(_)
+        ))
+    }
+
     /// SET, RESET and DISCARD: what they do is seen by later statements of the same session.
     pub fn changes_session(&self) -> bool {
         use ast::Statement as S;

@@ -4,7 +4,9 @@
 //! Before anything is parsed, `SET * EXCEPT (a)` becomes `SET "*" = "*", "*a" = "*"`, and `INSERT *` becomes
 //! `INSERT ("*") VALUES ("*")`, which sqlparser knows. No column of a user has such a name in such a place.
 
-use sqlparser::ast::{Assignment, AssignmentTarget, Expr, Ident, MergeInsertExpr, MergeInsertKind, ObjectName};
+use sqlparser::ast::{
+    Assignment, AssignmentTarget, Expr, Ident, MergeAction, MergeInsertExpr, MergeInsertKind, ObjectName,
+};
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
@@ -36,6 +38,22 @@ fn excluded<'a>(names: impl Iterator<Item = Option<&'a ObjectName>>) -> Option<V
     };
     let mut names = names.map(|name| name.and_then(starred)).collect::<Option<Vec<String>>>()?.into_iter();
     (names.next()?.is_empty()).then(|| names.collect())
+}
+
+/// Leaves more columns out of a star.
+pub fn leave_out(action: &mut MergeAction, columns: &[&String]) {
+    let name = |column: &str| ObjectName::from(vec![Ident::with_quote('"', column)]);
+    let marked = columns.iter().map(|column| name(&format!("{STAR}{column}")));
+    match action {
+        MergeAction::Update(update) if update_star(&update.assignments).is_some() => {
+            let value = Expr::Identifier(Ident::with_quote('"', STAR));
+            update.assignments.extend(
+                marked.map(|name| Assignment { target: AssignmentTarget::ColumnName(name), value: value.clone() }),
+            );
+        }
+        MergeAction::Insert(insert) if insert_star(insert).is_some() => insert.columns.extend(marked),
+        _ => {}
+    }
 }
 
 /// The column of the source.

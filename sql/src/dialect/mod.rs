@@ -24,6 +24,7 @@ mod look;
 mod maintain;
 mod markers;
 mod merge_star;
+mod merge_words;
 mod options;
 mod reference;
 mod refusals;
@@ -35,6 +36,7 @@ mod text;
 mod tree;
 mod types;
 mod versions;
+mod with;
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +46,8 @@ pub(crate) use display::{partition_field_text, write_clauses};
 pub use display::{quote_ident, quote_text};
 pub(crate) use distinct::regroup;
 pub use markers::stream_marker;
-pub use merge_star::{insert_star, same_of, update_star};
+pub use merge_star::{insert_star, leave_out, same_of, update_star};
+pub use merge_words::{by_name, does_nothing, evolves};
 pub use options::{OptionValue, Options};
 pub(crate) use options::{known as known_option, list};
 pub use split::parse;
@@ -52,6 +55,7 @@ pub(crate) use split::{parse_name, parse_stored, parse_type};
 pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
 pub(crate) use tree::{walk, walk_mut};
 pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};
+pub(crate) use with::{behind_with, under_with};
 
 /// The parts of the grammar that expressions and queries share with PostgreSQL.
 pub(crate) static DIALECT: sqlparser::dialect::PostgreSqlDialect = sqlparser::dialect::PostgreSqlDialect {};

@@ -5,8 +5,8 @@ use super::ast::{Name, ParsedStatement, Statement};
 use super::cursor::Cursor;
 use super::errors::{At, from_tokenizer};
 use super::{
-    DIALECT, alter, call, create, look, maintain, markers, merge_star, reference, refusals, replay, subscribe, text,
-    versions,
+    DIALECT, alter, call, create, look, maintain, markers, merge_star, merge_words, reference, refusals, replay,
+    subscribe, text, versions,
 };
 use crate::{SqlError, SqlState};
 
@@ -82,7 +82,8 @@ pub(crate) fn parse_name(text: &str) -> Result<Name, SqlError> {
 
 /// `source` without semicolon; spans of `tokens` count from its beginning.
 fn parse_one(source: &str, tokens: Vec<TokenWithSpan>) -> Result<Statement, Box<At>> {
-    let tokens = table_query(merge_star::rewrite(markers::rewrite(source, versions::rewrite(tokens)?)?));
+    let tokens = merge_words::rewrite(markers::rewrite(source, versions::rewrite(tokens)?)?);
+    let tokens = table_query(merge_star::rewrite(tokens));
     let mut cursor = Cursor::new(source, tokens);
     let statement = statement(&mut cursor)?;
     cursor.expect_end()?;

@@ -94,7 +94,7 @@ pub(crate) async fn compile_subscription(
         // What a row of tomorrow holds is not known today.
         column.field = Arc::new(column.field.as_ref().clone().with_nullable(true));
     }
-    let plan = super::output::wire_types(rows.plan)?;
+    let plan = super::output::wire_types(rows.plan, 0)?;
     let output = crate::run::schema_of(&columns);
     let compiled = finish(&rows.state, plan, output, rows.relation, "", Place::Subscribe).await?;
     Ok((compiled, columns))

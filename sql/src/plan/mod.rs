@@ -10,6 +10,7 @@
 //!
 //! The three types to know: [`Planner`], [`relation::Relation`] and [`flow::CompiledFlow`].
 
+mod among;
 mod arithmetic;
 pub(crate) mod assign;
 mod average;
@@ -62,5 +63,6 @@ mod zeros;
 mod zones;
 
 pub use interval::interval;
-pub(crate) use output::display_name;
-pub(crate) use query::{Planned, Planner, Purpose, TARGET, Target, parameters};
+pub(crate) use naming::output_name;
+pub(crate) use output::{UNIQUE, display_name};
+pub(crate) use query::{Planned, Planner, Purpose, TARGET, Target, parameter_numbers, parameters};

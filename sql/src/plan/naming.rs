@@ -143,7 +143,7 @@ fn item_name(item: &SelectItem) -> Option<String> {
 }
 
 /// The name of an output without an alias.
-pub(super) fn output_name(expr: &Expr) -> String {
+pub(crate) fn output_name(expr: &Expr) -> String {
     figure(expr).map_or_else(|| "?column?".to_owned(), |(name, _)| name)
 }
 

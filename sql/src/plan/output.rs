@@ -11,7 +11,7 @@ use crate::ResultColumn;
 use crate::error::Result;
 
 /// Behind this sign stands what makes one of several equal names unique inside the plan.
-pub(super) const UNIQUE: char = '\u{1}';
+pub(crate) const UNIQUE: char = '\u{1}';
 
 /// The name without what makes it unique.
 pub(crate) fn display_name(name: &str) -> &str {
@@ -47,9 +47,9 @@ pub(super) fn columns(schema: &DFSchema) -> Vec<ResultColumn> {
         .collect()
 }
 
-/// The plan with casts on top, where a result has a type that does not leave as it is.
-pub(super) fn wire_types(plan: LogicalPlan) -> Result<LogicalPlan> {
-    if plan.schema().fields().iter().all(|f| wire_type(f.data_type()).is_none()) {
+/// The plan with casts on top, where a result from column `first` on has a type that does not leave as it is.
+pub(super) fn wire_types(plan: LogicalPlan, first: usize) -> Result<LogicalPlan> {
+    if plan.schema().fields().iter().skip(first).all(|f| wire_type(f.data_type()).is_none()) {
         return Ok(plan);
     }
     let exprs: Vec<Expr> = plan
@@ -57,7 +57,8 @@ pub(super) fn wire_types(plan: LogicalPlan) -> Result<LogicalPlan> {
         .columns()
         .into_iter()
         .zip(plan.schema().fields())
-        .map(|(column, field)| match wire_type(field.data_type()) {
+        .enumerate()
+        .map(|(at, (column, field))| match wire_type(field.data_type()).filter(|_| at >= first) {
             Some(to) => {
                 let (relation, name) = (column.relation.clone(), column.name.clone());
                 cast(Expr::Column(column), to).alias_qualified(relation, name)

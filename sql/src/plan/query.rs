@@ -20,7 +20,7 @@ use tidewater_catalogs_system::CatalogSnapshot;
 use super::provider::Tables;
 use super::relation::{self, Lookup, Read, Relation, TableRelation};
 use super::{
-    chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, time_travel,
+    among, chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, time_travel,
     wildcard,
 };
 use crate::block::Block;
@@ -136,6 +136,17 @@ impl<'a> Planner<'a> {
         param_types: &[Option<DataType>],
         values: Option<&[ScalarValue]>,
     ) -> Result<Planned> {
+        self.changed(query, param_types, values, &Ok).await
+    }
+
+    /// [`Self::query`] with a plan that `change` makes another one of, before it is analysed.
+    pub(crate) async fn changed(
+        &self,
+        query: &Query,
+        param_types: &[Option<DataType>],
+        values: Option<&[ScalarValue]>,
+        change: &(dyn Fn(LogicalPlan) -> Result<LogicalPlan> + Sync),
+    ) -> Result<Planned> {
         let mut query = Box::new(query.clone());
         rewrite::forms(&mut query, self.statement)?;
         let catalog = match pg::needs(&query) {
@@ -192,6 +203,8 @@ impl<'a> Planner<'a> {
                 .collect::<Result<Vec<_>, DataFusionError>>()?;
             plan = plan.with_param_values(ParamValues::from(values))?;
         }
+        let plan = change(plan)?;
+        let plan = among::write_out(plan).map_err(|e| SqlError::planning(&e, self.statement))?;
         let plan = chained::one_by_one(single_value::check_subqueries(plan)?)?;
         let plan = analyzed(&state, plan).map_err(|e| SqlError::planning(&e, self.statement))?;
         Ok(Planned { state, plan, params })
@@ -274,9 +287,15 @@ impl Planned {
         output::columns(self.plan.schema())
     }
 
+    /// Brings the columns from `first` on into the types of the wire.
+    pub(crate) fn leave_from(&mut self, first: usize) -> Result<()> {
+        self.plan = output::wire_types(self.plan.clone(), first)?;
+        Ok(())
+    }
+
     /// Brings the results into the types of the wire, and optimises.
     pub(crate) fn optimized(&self) -> Result<LogicalPlan> {
-        let plan = output::wire_types(self.plan.clone())?;
+        let plan = output::wire_types(self.plan.clone(), 0)?;
         Ok(self.state.optimizer().optimize(plan, &self.state, |_, _| {})?)
     }
 
@@ -334,6 +353,11 @@ const MAX_PARAMETERS: usize = 65_535;
 
 /// The highest number of a parameter in the query.
 pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
+    Ok(parameter_numbers(node)?.last().copied().unwrap_or(0))
+}
+
+/// Numbers of the parameters in the query.
+pub(crate) fn parameter_numbers(node: &impl Visit) -> Result<BTreeSet<usize>> {
     struct V(BTreeSet<usize>, Option<SqlError>);
     impl Visitor for V {
         type Break = ();
@@ -357,7 +381,7 @@ pub(crate) fn parameters(node: &impl Visit) -> Result<usize> {
     let _ = walk(node, &mut v);
     match v.1 {
         Some(e) => Err(e),
-        None => Ok(v.0.last().copied().unwrap_or(0)),
+        None => Ok(v.0),
     }
 }
 

@@ -525,7 +525,7 @@ fn is_call(expr: &Expr, name: &str) -> bool {
     }
 }
 
-pub(super) fn string(text: &str) -> Expr {
+pub(crate) fn string(text: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
 }
 

@@ -85,7 +85,11 @@ async fn with_defaults(
 }
 
 /// Files of a flow are written with the columns that its query has.
-async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterations: &[Alteration]) -> Result<()> {
+pub(super) async fn refuse_flow(
+    ctx: &StatementContext<'_>,
+    table: &dyn LakeTable,
+    alterations: &[Alteration],
+) -> Result<()> {
     let harmless = |a: &Alteration| {
         matches!(a, Alteration::SetProperties(_) | Alteration::ResetProperties(_) | Alteration::CommentColumn { .. })
     };

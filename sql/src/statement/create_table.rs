@@ -7,7 +7,7 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use sqlparser::ast::ColumnOption;
-use tidewater_catalogs::{ErrorKind, NewTable, PartitionField, StagedTable, TableName};
+use tidewater_catalogs::{COLUMN_COMMENT, ErrorKind, NewTable, PartitionField, StagedTable, TableName};
 
 use super::{default_value, schema};
 use crate::dialect::{CreateTable, arrow_type, fold};
@@ -73,10 +73,12 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
             return Err(SqlError::syntax(format!("column \"{name}\" has no type")));
         }
         let mut nullable = true;
+        let mut comment = None;
         for option in &column.options {
             match &option.option {
                 ColumnOption::Null => {}
                 ColumnOption::NotNull => nullable = false,
+                ColumnOption::Comment(text) => comment = Some((COLUMN_COMMENT.to_owned(), text.clone())),
                 // Computed once all columns are known.
                 ColumnOption::Default(_) => {}
                 ColumnOption::Generated { .. } | ColumnOption::Identity(_) => {
@@ -88,7 +90,8 @@ fn declared(create: &CreateTable) -> Result<Vec<Field>> {
                 _ => return Err(constraint()),
             }
         }
-        fields.push(Field::new(name, arrow_type(&column.data_type)?, nullable));
+        let field = Field::new(name, arrow_type(&column.data_type)?, nullable);
+        fields.push(field.with_metadata(comment.into_iter().collect()));
     }
     Ok(fields)
 }

@@ -10,7 +10,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility
 use datafusion::physical_plan::collect;
 use sqlparser::ast::{self, Query, SelectItem, SetExpr, Value, Visitor};
 
-use super::insert;
+use super::cells;
 use crate::dialect::{quote_text, type_name, walk};
 use crate::error::Result;
 use crate::plan::{Planner, Purpose, assign, rewrite};
@@ -26,7 +26,7 @@ pub(super) async fn constant(
 ) -> Result<Option<ScalarValue>> {
     refuse(expr)?;
     let mut expr = expr.clone();
-    insert::type_cell(&mut expr, to, false)?;
+    cells::type_cell(&mut expr, to, false)?;
     let mut select = rewrite::empty_select();
     select.projection = vec![SelectItem::UnnamedExpr(expr)];
     let query = rewrite::query(SetExpr::Select(Box::new(select)));

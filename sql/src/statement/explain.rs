@@ -11,9 +11,9 @@ use futures::StreamExt;
 use sqlparser::ast;
 
 use super::{change, dry_run};
-use crate::dialect::{Explain, ExplainTarget, Statement};
+use crate::dialect::{Explain, ExplainTarget, Statement, behind_with, under_with};
 use crate::error::Result;
-use crate::plan::{Planner, Purpose, flow};
+use crate::plan::{Planner, Purpose, flow, rewrite};
 use crate::run::{self, guard};
 use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
 use crate::{SqlError, SqlState};
@@ -48,19 +48,21 @@ async fn plan_text(ctx: &StatementContext<'_>, explain: &Explain) -> Result<Stri
         ExplainTarget::Flow(_) => Err(SqlError::unsupported("EXPLAIN FLOW is not supported yet")
             .with_hint("SELECT * FROM system.flows shows what a flow does; SHOW CREATE shows its query.")),
         ExplainTarget::Statement(statement) => match statement.as_ref() {
-            Statement::Sql(sql) => match sql.as_ref() {
-                ast::Statement::Query(query) => query_text(ctx, explain, query, Written::No).await,
-                ast::Statement::Insert(ast::Insert { source: Some(source), .. }) if !explain.analyze => {
-                    Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, source, Written::Yes).await?)))
+            Statement::Sql(sql) => match behind_with(sql) {
+                (_, ast::Statement::Query(query)) => query_text(ctx, explain, query, Written::No).await,
+                (with, ast::Statement::Insert(ast::Insert { source: Some(source), .. })) if !explain.analyze => {
+                    let source = under_with(with, source.as_ref().clone(), rewrite::query);
+                    Ok(format!("Insert\n{}", indent(&query_text(ctx, explain, &source, Written::Yes).await?)))
                 }
-                ast::Statement::Delete(delete) if !explain.analyze => {
-                    Ok(change_text("Delete", explain, change::explain(ctx, delete).await?.as_ref()))
+                (with, ast::Statement::Delete(delete)) if !explain.analyze => {
+                    Ok(change_text("Delete", explain, change::explain(ctx, with, delete).await?.as_ref()))
                 }
-                ast::Statement::Update(update) if !explain.analyze => {
-                    Ok(change_text("Update", explain, change::explain(ctx, update).await?.as_ref()))
+                (with, ast::Statement::Update(update)) if !explain.analyze => {
+                    Ok(change_text("Update", explain, change::explain(ctx, with, update).await?.as_ref()))
                 }
-                ast::Statement::Merge(merge) if !explain.analyze => {
-                    Ok(change_text("Merge", explain, change::explain(ctx, merge).await?.as_ref()))
+                (with, ast::Statement::Merge(merge)) if !explain.analyze => {
+                    let merge = change::evolved(ctx, with, merge, false).await?;
+                    Ok(change_text("Merge", explain, change::explain(ctx, with, merge.as_ref()).await?.as_ref()))
                 }
                 _ => Err(cannot()),
             },

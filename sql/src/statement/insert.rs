@@ -8,23 +8,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arrow::array::Array;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::ScalarValue;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
-use sqlparser::ast::{self, CastKind, Ident, Insert, Query, Select, SelectItem, SetExpr, TableObject, Value, Visitor};
-use tidewater_catalogs::{StreamColumn, TargetRows};
+use sqlparser::ast::{self, Ident, Insert, Query, Select, SelectItem, SetExpr, TableAlias, TableObject, Visitor, With};
+use tidewater_catalogs::{ReturnedRows, StreamColumn, TargetRows};
 
-use super::change::{RUNS, Writable, branch_refused};
+use super::cells::{cell_parameter, null_in, type_cell};
+use super::change::{
+    KeptRows, RUNS, Seen, Writable, branch_refused, from_target, known_types, list as returning, outcome, put,
+    reference,
+};
 use super::default_value;
-use crate::dialect::{fold, parse_type, type_name, walk};
+use crate::dialect::{by_name, fold, under_with, walk};
 use crate::error::Result;
 use crate::plan::relation::StreamRelation;
-use crate::plan::{Planner, Purpose, Target, assign, rewrite};
+use crate::plan::{Planned, Planner, Purpose, Target, assign, rewrite};
 use crate::run;
-use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::session::{ChangeTag, Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
 
 struct Checked {
@@ -37,31 +42,44 @@ struct Checked {
     source: Query,
     /// Of columns that the statement leaves out.
     defaults: BTreeMap<String, ScalarValue>,
+    /// Columns are listed, so that each must get a value.
+    explicit: bool,
+    /// The list of RETURNING, over the rows that are written, and what it calls the table.
+    list: Option<(Query, Ident)>,
+}
+
+/// The rows that are written, and those of them that are returned.
+struct Rows {
+    stream: SendableRecordBatchStream,
+    kept: Option<Arc<KeptRows>>,
 }
 
 pub(super) async fn describe(
     ctx: &StatementContext<'_>,
+    with: Option<&With>,
     insert: &Insert,
     param_types: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
-    let checked = check(ctx, insert).await?;
+    let checked = check(ctx, with, insert).await?;
     let types = parameter_types(&checked, param_types)?;
-    let planned = Planner::new(ctx, Purpose::Describe).query(&checked.source, &types, None).await?;
-    if planned.plan.schema().fields().len() > checked.columns.len() {
-        return Err(too_many(true));
-    }
-    Ok((planned.params, None))
+    let (planned, columns) = plan(ctx, &checked, &types, None, Purpose::Describe, None).await?;
+    Ok((planned.params, columns))
 }
 
-pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepared) -> Result<Outcome> {
+pub(super) async fn execute(
+    ctx: &StatementContext<'_>,
+    with: Option<&With>,
+    insert: &Insert,
+    prepared: &Prepared,
+) -> Result<Outcome> {
     if insert.overwrite {
-        return overwrite(ctx, insert, prepared).await;
+        return overwrite(ctx, with, insert, prepared).await;
     }
-    let (checked, stream) = run::guard(&ctx.cancel, ctx.deadline, async {
-        let checked = check(ctx, insert).await?;
+    let (checked, Rows { stream, kept }) = run::guard(&ctx.cancel, ctx.deadline, async {
+        let checked = check(ctx, with, insert).await?;
         let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
-        let stream = rows(ctx, &checked, &types, None).await?;
-        Ok((checked, stream))
+        let rows = rows(ctx, &checked, &types, None).await?;
+        Ok((checked, rows))
     })
     .await?;
     let name = checked.name.clone();
@@ -74,17 +92,22 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
         Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
     tracing::debug!(table = %name, rows = written, "rows inserted");
-    Ok(Outcome::done(format!("INSERT 0 {written}")))
+    Ok(outcome(kept.as_deref(), ChangeTag::Insert(written)))
 }
 
 /// INSERT OVERWRITE: the rows come in the place of all that are there. The table may be read for them.
-async fn overwrite(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepared) -> Result<Outcome> {
+async fn overwrite(
+    ctx: &StatementContext<'_>,
+    with: Option<&With>,
+    insert: &Insert,
+    prepared: &Prepared,
+) -> Result<Outcome> {
     let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
     let mut runs = 0;
     loop {
         runs += 1;
-        let (table, stream, here) = run::guard(&ctx.cancel, ctx.deadline, async {
-            let checked = check(ctx, insert).await?;
+        let (table, Rows { stream, kept }, here) = run::guard(&ctx.cancel, ctx.deadline, async {
+            let checked = check(ctx, with, insert).await?;
             if let Writable::Branch(..) = &checked.target {
                 return Err(branch_refused("INSERT OVERWRITE of a branch is not supported yet"));
             }
@@ -92,31 +115,32 @@ async fn overwrite(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepa
                 return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", checked.name))
                     .with_detail("The records of a topic cannot be replaced."));
             };
-            let replaced = Arc::new(Replaced::default());
+            let replaced = Arc::new(Replaced { schema: checked.written.clone(), read: AtomicBool::default() });
             let target = Target { table: Arc::clone(table), rows: replaced.clone() };
-            let stream = rows(ctx, &checked, &types, Some(&target)).await?;
-            Ok((target.table, stream, replaced.read.load(Ordering::Relaxed)))
+            let rows = rows(ctx, &checked, &types, Some(&target)).await?;
+            Ok((target.table, rows, replaced.read.load(Ordering::Relaxed)))
         })
         .await?;
         let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here).await?) }).await;
         match done {
-            Ok(written) => return Ok(Outcome::done(format!("INSERT 0 {written}"))),
+            Ok(written) => return Ok(outcome(kept.as_deref(), ChangeTag::Insert(written))),
             Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {}
             Err(e) => return Err(e),
         }
     }
 }
 
-/// All rows of a table that is overwritten.
-#[derive(Debug, Default)]
+/// All rows of a table that is written to. As the target of a list of RETURNING it has the columns alone.
+#[derive(Debug)]
 struct Replaced {
+    schema: SchemaRef,
     /// Whether what comes is made of them.
     read: AtomicBool,
 }
 
 impl TargetRows for Replaced {
     fn provider(&self) -> Result<Arc<dyn TableProvider>, tidewater_catalogs::Error> {
-        Err(tidewater_catalogs::Error::internal("rows that are overwritten have no places"))
+        Ok(Arc::new(EmptyTable::new(self.schema.clone())))
     }
     fn reads_table(&self) {
         self.read.store(true, Ordering::Relaxed);
@@ -138,7 +162,7 @@ fn partly(e: tidewater_catalogs::Error) -> SqlError {
     e.with_detail(detail)
 }
 
-async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
+async fn check(ctx: &StatementContext<'_>, with: Option<&With>, insert: &Insert) -> Result<Checked> {
     refuse_clauses(insert)?;
     let TableObject::TableName(object) = &insert.table else {
         return Err(SqlError::unsupported("INSERT INTO a function is not supported"));
@@ -157,12 +181,13 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
             })
             .collect(),
     };
+    let named = if by_name(insert) { named_by(ctx, with, insert).await? } else { insert.columns.clone() };
     let mut columns = Vec::new();
     if insert.columns.is_empty() {
         columns.clone_from(&all);
     } else {
         let mut seen = HashSet::new();
-        for ident in &insert.columns {
+        for ident in &named {
             let column = fold(ident);
             if !seen.insert(column.clone()) {
                 return Err(SqlError::new(
@@ -189,24 +214,50 @@ async fn check(ctx: &StatementContext<'_>, insert: &Insert) -> Result<Checked> {
         }
     }
     let source = match &insert.source {
-        Some(source) => prepare_source(source, &columns, &defaults)?,
+        Some(source) => under_with(with, prepare_source(source, &columns, &defaults)?, rewrite::query),
+        // DEFAULT VALUES
         None => {
-            return Err(SqlError::unsupported("INSERT … DEFAULT VALUES is not supported")
-                .with_hint("Write INSERT INTO table (column) VALUES (DEFAULT)."));
+            let row = columns.iter().map(|_| ast::Expr::Identifier(Ident::new("default"))).collect();
+            let values = ast::Values { explicit_row: false, value_keyword: false, rows: vec![row] };
+            prepare_source(&rewrite::query(SetExpr::Values(values)), &columns, &defaults)?
         }
     };
     let written = match &target {
         Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.clone(),
         Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
-    Ok(Checked { target, name: shown, columns, written, source, defaults })
+    let list = match &insert.returning {
+        None => None,
+        Some(_) if matches!(target, Writable::Stream(_)) => {
+            return Err(SqlError::unsupported("RETURNING of records is not supported")
+                .with_hint("Leave it out; the topic can be read once they are written."));
+        }
+        Some(items) => {
+            let own = || object.0.last().and_then(|part| part.as_ident()).cloned();
+            let called = insert.table_alias.clone().or_else(own);
+            let called = called.ok_or_else(|| SqlError::syntax(format!("invalid name: {object}")))?;
+            let alias = TableAlias { explicit: true, name: called.clone(), columns: Vec::new() };
+            let seen = Seen { with, from: from_target(&alias), target: &called, source: None, places: false };
+            Some((returning(items, seen)?, called))
+        }
+    };
+    let explicit = !insert.columns.is_empty();
+    Ok(Checked { target, name: shown, columns, written, source, defaults, explicit, list })
+}
+
+/// BY NAME: the columns that the query has.
+async fn named_by(ctx: &StatementContext<'_>, with: Option<&With>, insert: &Insert) -> Result<Vec<Ident>> {
+    let Some(source) = &insert.source else {
+        return Err(SqlError::syntax("BY NAME takes a query").with_hint("Leave BY NAME out."));
+    };
+    let source = under_with(with, source.as_ref().clone(), rewrite::query);
+    let planned = Planner::new(ctx, Purpose::Describe).committed().query(&source, &[], None).await?;
+    Ok(planned.columns().iter().map(|column| Ident::with_quote('"', column.field.name())).collect())
 }
 
 fn refuse_clauses(insert: &Insert) -> Result<()> {
     let clause = if insert.on.is_some() {
         "ON CONFLICT"
-    } else if insert.returning.is_some() {
-        "RETURNING"
     } else if insert.partitioned.is_some()
         || insert.or.is_some()
         || insert.ignore
@@ -243,13 +294,6 @@ fn no_such_column(ctx: &StatementContext<'_>, target: &Writable, table: &str, co
     error
 }
 
-pub(super) fn null_in(column: &str, table: &str) -> SqlError {
-    SqlError::new(
-        SqlState::NOT_NULL_VIOLATION,
-        format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
-    )
-}
-
 fn too_many(expressions: bool) -> SqlError {
     SqlError::syntax(if expressions {
         "INSERT has more expressions than target columns"
@@ -262,6 +306,10 @@ fn too_many(expressions: bool) -> SqlError {
 /// it goes to, not one that it would have to share with the other rows.
 fn prepare_source(source: &Query, columns: &[FieldRef], defaults: &BTreeMap<String, ScalarValue>) -> Result<Query> {
     let mut source = source.clone();
+    if let SetExpr::Query(inner) = source.body.as_mut() {
+        **inner = prepare_source(inner, columns, defaults)?;
+        return Ok(source);
+    }
     let width = match source.body.as_ref() {
         SetExpr::Values(values) => values.rows.first().map(Vec::len),
         SetExpr::Select(select) => select_width(select),
@@ -283,6 +331,9 @@ fn prepare_source(source: &Query, columns: &[FieldRef], defaults: &BTreeMap<Stri
                     type_cell(cell, column.data_type(), true)?;
                 }
             }
+            if let Some(rows) = selected(&values.rows)? {
+                *source.body = rows;
+            }
         }
         SetExpr::Select(select) if select_width(select).is_some() => {
             for (item, column) in select.projection.iter_mut().zip(columns.iter()) {
@@ -296,109 +347,46 @@ fn prepare_source(source: &Query, columns: &[FieldRef], defaults: &BTreeMap<Stri
     Ok(source)
 }
 
+/// VALUES with subqueries among the cells, as a union of queries: the planner has no subqueries in VALUES.
+fn selected(rows: &[Vec<ast::Expr>]) -> Result<Option<SetExpr>> {
+    const MOST: usize = 100;
+    struct Found(bool);
+    impl Visitor for Found {
+        type Break = ();
+        fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+            self.0 = true;
+            ControlFlow::Break(())
+        }
+    }
+    let asks = rows.iter().flatten().any(|cell| {
+        let mut found = Found(false);
+        let _ = walk(cell, &mut found);
+        found.0
+    });
+    if !asks {
+        return Ok(None);
+    }
+    if rows.len() > MOST {
+        return Err(SqlError::unsupported(format!("subqueries in more than {MOST} rows of VALUES are not supported"))
+            .with_hint("Give such rows in a statement of their own."));
+    }
+    let queries = rows.iter().map(|row| {
+        let mut select = rewrite::empty_select();
+        select.projection = row.iter().cloned().map(SelectItem::UnnamedExpr).collect();
+        SetExpr::Select(Box::new(select))
+    });
+    Ok(queries.reduce(|left, right| SetExpr::SetOperation {
+        op: ast::SetOperator::Union,
+        set_quantifier: ast::SetQuantifier::All,
+        left: Box::new(left),
+        right: Box::new(right),
+    }))
+}
+
 /// None where there is a wildcard.
 fn select_width(select: &Select) -> Option<usize> {
     let plain = |i: &SelectItem| matches!(i, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
     select.projection.iter().all(plain).then_some(select.projection.len())
-}
-
-/// Casts an untyped literal to the column's type. In VALUES every cell is cast: the rows would have to agree on one
-/// type otherwise, which may be another one than the column's.
-pub(super) fn type_cell(cell: &mut ast::Expr, to: &DataType, values: bool) -> Result<()> {
-    if row_cell(cell, to)? {
-        return Ok(());
-    }
-    let literal = match cell {
-        ast::Expr::Value(v) => matches!(v.value, Value::SingleQuotedString(_) | Value::Null | Value::Placeholder(_)),
-        // DEFAULT of a column that has none.
-        ast::Expr::Identifier(i) if i.quote_style.is_none() && i.value.eq_ignore_ascii_case("default") => {
-            *cell = ast::Expr::Value(Value::Null.into());
-            true
-        }
-        _ => false,
-    };
-    if !literal && !values {
-        return Ok(());
-    }
-    if holds_rows(to) {
-        if matches!(cell, ast::Expr::Value(v) if matches!(v.value, Value::SingleQuotedString(_))) {
-            return Err(SqlError::unsupported(format!("text is not read as {}", to_name(to)))
-                .with_hint("Write ROW(value, …), and ARRAY[ROW(…), …] for several."));
-        }
-        if !literal {
-            return Ok(());
-        }
-    }
-    if let Some(name) = type_name(to) {
-        let data_type = parse_type(&name)?;
-        let value = std::mem::replace(cell, ast::Expr::Value(Value::Null.into()));
-        *cell = ast::Expr::Cast { kind: CastKind::Cast, expr: Box::new(value), data_type, array: false, format: None };
-    }
-    Ok(())
-}
-
-/// `ROW(…)` takes the names and types of the members of its column; so do the rows of `ARRAY[ROW(…), …]`. True where
-/// the cell was such a one.
-fn row_cell(cell: &mut ast::Expr, to: &DataType) -> Result<bool> {
-    match to {
-        DataType::Struct(members) => {
-            let Some(values) = row_values(cell) else { return Ok(false) };
-            if values.len() != members.len() {
-                return Err(SqlError::new(
-                    SqlState::CANNOT_COERCE,
-                    format!("cannot cast a row of {} values to {}", values.len(), to_name(to)),
-                )
-                .with_hint("Give a value for each member; NULL where there is none."));
-            }
-            let mut args = Vec::with_capacity(2 * members.len());
-            for (mut value, member) in values.into_iter().zip(members) {
-                type_cell(&mut value, member.data_type(), true)?;
-                args.push(ast::Expr::Value(Value::SingleQuotedString(member.name().clone()).into()));
-                args.push(value);
-            }
-            *cell = rewrite::call("named_struct", args);
-            Ok(true)
-        }
-        DataType::List(item) if holds_rows(item.data_type()) => {
-            let ast::Expr::Array(array) = cell else { return Ok(false) };
-            if array.elem.is_empty() {
-                return Ok(false);
-            }
-            for element in &mut array.elem {
-                type_cell(element, item.data_type(), true)?;
-            }
-            Ok(true)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// The values of `ROW(a, b)` and `(a, b)`.
-fn row_values(cell: &mut ast::Expr) -> Option<Vec<ast::Expr>> {
-    match cell {
-        ast::Expr::Tuple(values) => Some(std::mem::take(values)),
-        ast::Expr::Function(f) if f.name.0.len() == 1 && f.name.0[0].as_ident().is_some_and(|i| fold(i) == "row") => {
-            let ast::FunctionArguments::List(list) = &mut f.args else { return None };
-            let values = std::mem::take(&mut list.args).into_iter().map(|arg| match arg {
-                ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(value)) => Some(value),
-                _ => None,
-            });
-            values.collect()
-        }
-        _ => None,
-    }
-}
-
-fn holds_rows(to: &DataType) -> bool {
-    match to {
-        DataType::Struct(_) => true,
-        DataType::List(item) => holds_rows(item.data_type()),
-        _ => false,
-    }
-}
-
-fn to_name(to: &DataType) -> String {
-    type_name(to).map_or_else(|| to.to_string(), |n| n.to_lowercase())
 }
 
 /// Parameters that are cells take the types of their columns.
@@ -406,7 +394,11 @@ fn parameter_types(checked: &Checked, given: &[Option<DataType>]) -> Result<Vec<
     let mut types = given.to_vec();
     types.resize(crate::plan::parameters(&checked.source)?.max(given.len()), None);
     let mut see = |cell: &ast::Expr, to: &DataType| cell_parameter(cell, to, &mut types);
-    match checked.source.body.as_ref() {
+    let mut body = checked.source.body.as_ref();
+    while let SetExpr::Query(inner) = body {
+        body = inner.body.as_ref();
+    }
+    match body {
         SetExpr::Values(values) => {
             for row in &values.rows {
                 row.iter().zip(&checked.columns).for_each(|(cell, c)| see(cell, c.data_type()));
@@ -424,22 +416,6 @@ fn parameter_types(checked: &Checked, given: &[Option<DataType>]) -> Result<Vec<
     Ok(types)
 }
 
-/// A parameter that is a cell takes the type of its column.
-pub(super) fn cell_parameter(cell: &ast::Expr, to: &DataType, types: &mut [Option<DataType>]) {
-    let inner = match cell {
-        ast::Expr::Cast { expr, .. } => expr.as_ref(),
-        other => other,
-    };
-    if let ast::Expr::Value(v) = inner
-        && let Value::Placeholder(name) = &v.value
-        && let Some(n) = name.strip_prefix('$').and_then(|n| n.parse::<usize>().ok())
-        && let Some(slot) = n.checked_sub(1).and_then(|i| types.get_mut(i))
-        && slot.is_none()
-    {
-        *slot = Some(to.clone());
-    }
-}
-
 /// True where the source is VALUES, whose literals have no type of their own.
 fn is_values(source: &Query) -> bool {
     struct Found(bool);
@@ -455,32 +431,34 @@ fn is_values(source: &Query) -> bool {
     found.0
 }
 
-/// The rows, in the columns and types that are written.
-async fn rows(
+/// The plan of the rows, in the columns and types that are written, and of what is returned of them.
+async fn plan(
     ctx: &StatementContext<'_>,
     checked: &Checked,
     types: &[Option<DataType>],
+    values: Option<&[ScalarValue]>,
+    purpose: Purpose,
     target: Option<&Target>,
-) -> Result<SendableRecordBatchStream> {
-    let planner = Planner { target, ..Planner::new(ctx, Purpose::Execute).committed() };
-    let mut planned = planner.query(&checked.source, types, Some(ctx.params)).await?;
+) -> Result<(Planned, Option<Vec<ResultColumn>>)> {
+    let planner = Planner { target, ..Planner::new(ctx, purpose).committed() };
+    let mut planned = planner.query(&checked.source, types, values).await?;
     let schema = planned.plan.schema().clone();
     let given = schema.fields().len();
     if given > checked.columns.len() {
         return Err(too_many(true));
     }
     // A column list must be filled; without one the first columns are meant.
-    if given < checked.columns.len() && checked.explicit(ctx) {
+    if given < checked.columns.len() && checked.explicit {
         return Err(too_many(false));
     }
-    let values = is_values(&checked.source);
+    let literals = is_values(&checked.source);
     let mut exprs = Vec::with_capacity(checked.written.fields().len());
     for field in checked.written.fields() {
         let at = checked.columns.iter().position(|c| c.name() == field.name()).filter(|at| *at < given);
-        let expr = match at {
+        exprs.push(match at {
             Some(at) => {
                 let column = Expr::Column(schema.columns()[at].clone());
-                let literal = values && matches!(schema.field(at).data_type(), DataType::Null);
+                let literal = literals && matches!(schema.field(at).data_type(), DataType::Null);
                 if literal {
                     lit(ScalarValue::try_from(field.data_type())?)
                 } else {
@@ -492,25 +470,71 @@ async fn rows(
                 None if field.is_nullable() => lit(ScalarValue::try_from(field.data_type())?),
                 None => return Err(null_in(field.name(), &checked.name)),
             },
-        };
-        exprs.push(expr.alias(field.name()));
+        });
     }
-    planned.plan = LogicalPlanBuilder::from(planned.plan).project(exprs)?.build()?;
-    let optimized = planned.assigned()?;
-    let physical = planned.physical(&optimized).await?;
-    let stream = run::start(ctx, physical, planned.state.task_ctx(), nullable(&checked.written));
-    Ok(fit(stream, checked.written.clone(), checked.name.clone()))
+    let names = checked.written.fields().iter().map(|field| field.name().clone());
+    let Some((list, called)) = &checked.list else {
+        let exprs = exprs.into_iter().zip(names).map(|(expr, name)| expr.alias(name));
+        planned.plan = LogicalPlanBuilder::from(planned.plan).project(exprs)?.build()?;
+        return Ok((planned, None));
+    };
+    let table = reference(called);
+    let exprs = exprs.into_iter().zip(names.clone()).map(|(e, name)| e.alias_qualified(Some(table.clone()), name));
+    let rows = LogicalPlanBuilder::from(planned.plan).project(exprs)?.build()?;
+    let written: Vec<Expr> = names
+        .enumerate()
+        .map(|(i, name)| Expr::Column(Column::new(Some(table.clone()), name)).alias(format!("_tidewater_{i}")))
+        .collect();
+    let known = known_types(&checked.source, &planned.params, types)?;
+    let put = |plan| put(plan, &rows, &written);
+    let own = match (&checked.target, target) {
+        (_, Some(_)) | (Writable::Stream(_), None) => None,
+        (Writable::Table(table) | Writable::Branch(table, _), None) => Some(Target {
+            table: Arc::clone(table),
+            rows: Arc::new(Replaced { schema: checked.written.clone(), read: AtomicBool::default() }),
+        }),
+    };
+    let planner = Planner { target: target.or(own.as_ref()), ..planner };
+    let mut planned = planner.changed(list, &known, values, &put).await?;
+    planned.leave_from(written.len())?;
+    let columns = planned.columns().split_off(written.len());
+    Ok((planned, Some(columns)))
 }
 
-impl Checked {
-    fn explicit(&self, ctx: &StatementContext<'_>) -> bool {
-        matches!(&ctx.statement.statement, crate::Statement::Sql(sql)
-            if matches!(sql.as_ref(), ast::Statement::Insert(i) if !i.columns.is_empty()))
+/// Starts the query.
+async fn rows(
+    ctx: &StatementContext<'_>,
+    checked: &Checked,
+    types: &[Option<DataType>],
+    target: Option<&Target>,
+) -> Result<Rows> {
+    let (planned, columns) = plan(ctx, checked, types, Some(ctx.params), Purpose::Execute, target).await?;
+    let physical = planned.physical(&planned.assigned()?).await?;
+    let schema = with_returned(&checked.written, columns.as_deref().unwrap_or_default());
+    let mut stream = run::start(ctx, physical, planned.state.task_ctx(), schema);
+    let kept = columns.map(|columns| Arc::new(KeptRows::new(ctx, columns)));
+    if let Some(kept) = &kept {
+        stream = keep(stream, checked.written.fields().len(), Arc::clone(kept));
     }
+    Ok(Rows { stream: fit(stream, checked.written.clone(), checked.name.clone()), kept })
 }
 
-fn nullable(schema: &SchemaRef) -> SchemaRef {
-    Arc::new(Schema::new(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
+/// The first columns of the rows; the others are kept for the client.
+fn keep(rows: SendableRecordBatchStream, first: usize, kept: Arc<KeptRows>) -> SendableRecordBatchStream {
+    let columns: Vec<usize> = (0..first).collect();
+    let schema = Arc::new(Schema::new(rows.schema().fields().iter().take(first).cloned().collect::<Vec<_>>()));
+    let stream = rows.map(move |batch| {
+        let batch = batch?;
+        kept.keep(batch.project(&(first..batch.num_columns()).collect::<Vec<_>>())?)?;
+        Ok(batch.project(&columns)?)
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, stream))
+}
+
+/// Columns that are written, which may hold nulls until they are looked at, and those that are returned.
+fn with_returned(written: &SchemaRef, returned: &[ResultColumn]) -> SchemaRef {
+    let fields = written.fields().iter().chain(returned.iter().map(|c| &c.field));
+    Arc::new(Schema::new(fields.map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>()))
 }
 
 /// Batches under the schema that is written; a null where there must be none ends the statement, before anything is

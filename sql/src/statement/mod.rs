@@ -3,6 +3,7 @@
 mod alter_table;
 mod call;
 mod catalog;
+mod cells;
 mod change;
 mod connection;
 mod create_table;
@@ -31,7 +32,7 @@ mod vacuum;
 use arrow::datatypes::DataType;
 use sqlparser::ast;
 
-use crate::dialect::Statement;
+use crate::dialect::{Statement, behind_with};
 use crate::error::Result;
 use crate::session::{Outcome, Prepared, ResultColumn, SessionState, StatementContext};
 use crate::{SqlError, SqlState};
@@ -77,13 +78,16 @@ pub(crate) async fn describe(
 ) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
     let none = Ok((Vec::new(), None));
     match &ctx.statement.statement {
-        Statement::Sql(sql) => match sql.as_ref() {
-            ast::Statement::Query(query) => select::describe(ctx, query, param_types).await,
-            ast::Statement::Insert(insert) => insert::describe(ctx, insert, param_types).await,
-            ast::Statement::Delete(delete) => change::describe(ctx, delete, param_types).await,
-            ast::Statement::Update(update) => change::describe(ctx, update, param_types).await,
-            ast::Statement::Merge(merge) => change::describe(ctx, merge, param_types).await,
-            ast::Statement::ShowVariable { variable } => set::describe_show(ctx, variable),
+        Statement::Sql(sql) => match behind_with(sql) {
+            (_, ast::Statement::Query(query)) => select::describe(ctx, query, param_types).await,
+            (with, ast::Statement::Insert(insert)) => insert::describe(ctx, with, insert, param_types).await,
+            (with, ast::Statement::Delete(delete)) => change::describe(ctx, with, delete, param_types).await,
+            (with, ast::Statement::Update(update)) => change::describe(ctx, with, update, param_types).await,
+            (with, ast::Statement::Merge(merge)) => {
+                let merge = change::evolved(ctx, with, merge, false).await?;
+                change::describe(ctx, with, merge.as_ref(), param_types).await
+            }
+            (_, ast::Statement::ShowVariable { variable }) => set::describe_show(ctx, variable),
             _ => none,
         },
         Statement::Show(what) => Ok((Vec::new(), Some(show::show_columns(what)))),
@@ -105,16 +109,19 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
     let statement = &ctx.statement.statement;
     refuse_write(ctx, statement)?;
     match statement {
-        Statement::Sql(sql) => match sql.as_ref() {
-            ast::Statement::Query(query) => select::execute(ctx, query, prepared).await,
-            ast::Statement::Insert(insert) => insert::execute(ctx, insert, prepared).await,
-            ast::Statement::Delete(delete) => change::execute(ctx, delete, prepared).await,
-            ast::Statement::Update(update) => change::execute(ctx, update, prepared).await,
-            ast::Statement::Merge(merge) => change::execute(ctx, merge, prepared).await,
-            ast::Statement::Truncate(truncate) => truncate::truncate(ctx, truncate).await,
-            ast::Statement::ShowVariable { variable } => set::show(ctx, variable),
-            ast::Statement::Deallocate { .. } => Ok(Outcome::done("DEALLOCATE")),
-            other => Err(refused(other)),
+        Statement::Sql(sql) => match behind_with(sql) {
+            (_, ast::Statement::Query(query)) => select::execute(ctx, query, prepared).await,
+            (with, ast::Statement::Insert(insert)) => insert::execute(ctx, with, insert, prepared).await,
+            (with, ast::Statement::Delete(delete)) => change::execute(ctx, with, delete, prepared).await,
+            (with, ast::Statement::Update(update)) => change::execute(ctx, with, update, prepared).await,
+            (with, ast::Statement::Merge(merge)) => {
+                let merge = change::evolved(ctx, with, merge, true).await?;
+                change::execute(ctx, with, merge.as_ref(), prepared).await
+            }
+            (_, ast::Statement::Truncate(truncate)) => truncate::truncate(ctx, truncate).await,
+            (_, ast::Statement::ShowVariable { variable }) => set::show(ctx, variable),
+            (_, ast::Statement::Deallocate { .. }) => Ok(Outcome::done("DEALLOCATE")),
+            (_, other) => Err(refused(other)),
         },
         Statement::CreateTable(create) => create_table::create_table(ctx, create).await,
         Statement::CreateSchema(create) => schema::create_schema(ctx, create).await,
@@ -164,12 +171,12 @@ fn refuse_write(ctx: &StatementContext<'_>, statement: &Statement) -> Result<()>
 fn changes_rows(statement: &Statement) -> bool {
     use ast::Statement as S;
     matches!(statement, Statement::Sql(sql)
-        if matches!(**sql, S::Insert(_) | S::Delete(_) | S::Update(_) | S::Merge(_) | S::Truncate(_)))
+        if matches!(behind_with(sql).1, S::Insert(_) | S::Delete(_) | S::Update(_) | S::Merge(_) | S::Truncate(_)))
 }
 
 fn writes(statement: &Statement) -> Option<&'static str> {
     Some(match statement {
-        Statement::Sql(sql) => match **sql {
+        Statement::Sql(sql) => match behind_with(sql).1 {
             ast::Statement::Insert(_) => "INSERT",
             ast::Statement::Delete(_) => "DELETE",
             ast::Statement::Update(_) => "UPDATE",

@@ -38,7 +38,7 @@ async fn inserts_that_do_not_fit_write_nothing() {
         ("INSERT INTO nothing VALUES (1)", "42P01"),
         ("INSERT INTO system.flows VALUES (1)", "42501"),
         ("INSERT INTO t VALUES (9) ON CONFLICT DO NOTHING", "0A000"),
-        ("INSERT INTO t VALUES (9) RETURNING id", "0A000"),
+        ("INSERT INTO s (id) VALUES (9) RETURNING id", "0A000"),
     ] {
         assert_eq!(b.code(sql).await, code, "{sql}");
     }
@@ -54,6 +54,28 @@ async fn insert_takes_parameters_in_the_types_of_the_columns() {
     assert_eq!(prepared.params, [DataType::Int64, DataType::Utf8]);
     b.run_with(sql, &[], vec![ScalarValue::Int64(Some(9)), ScalarValue::Utf8(None)]).await.unwrap();
     assert_eq!(b.rows("SELECT id, name FROM t WHERE id = 9").await, [["9", "∅"]]);
+}
+
+#[tokio::test]
+async fn what_is_returned_is_what_was_written() {
+    let mut b = Bench::new().await;
+    let returned = b.rows("INSERT INTO t SELECT 50, random()::text RETURNING name").await;
+    assert_eq!(returned, b.rows("SELECT name FROM t WHERE id = 50").await);
+    assert_eq!(returned.len(), 1);
+}
+
+#[tokio::test]
+async fn parameters_of_returning() {
+    let mut b = Bench::new().await;
+    let sql = "INSERT INTO t (id) VALUES ($2) RETURNING id + $3, $1::int AS one";
+    let statement = b.session.parse(sql).unwrap().remove(0);
+    let prepared = b.session.prepare(&statement, &[]).await.unwrap();
+    assert_eq!(prepared.params, [DataType::Int32, DataType::Int64, DataType::Int64]);
+    let names: Vec<_> = prepared.columns.unwrap().iter().map(|c| c.field.name().clone()).collect();
+    assert_eq!(names, ["?column?", "one"]);
+    let values = vec![ScalarValue::Int32(Some(7)), ScalarValue::Int64(Some(60)), ScalarValue::Int64(Some(1))];
+    let answer = b.run_with(sql, &[], values).await.unwrap();
+    assert_eq!((answer.rows, answer.tag.as_str()), (vec![vec!["61".to_owned(), "7".to_owned()]], "Changed(Insert(1))"));
 }
 
 #[tokio::test]

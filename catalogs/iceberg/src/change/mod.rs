@@ -30,7 +30,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, FormatVersion, Operation};
 use tidewater_catalogs::{
-    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, StagedFiles, StagingWriter, TableChange, TargetRows,
+    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, ReturnedRows, StagedFiles, StagingWriter, TableChange,
+    TargetRows,
 };
 use uuid::Uuid;
 
@@ -110,8 +111,11 @@ impl RowChange {
         &self,
         mut input: SendableRecordBatchStream,
         repeated: Repeated,
+        returned: Option<&dyn ReturnedRows>,
         writer: &mut Box<dyn StagingWriter>,
     ) -> Result<(Marks, Changed)> {
+        // Behind the place and whether a row comes.
+        let behind = 2 + self.state.arrow_schema.fields().len();
         let (mut marks, mut changed) = (Marks::default(), Changed::default());
         let mut ids =
             lineage::is_kept(&self.state.metadata).then(|| RowIds::new(&self.state, &self.places, self.settled()));
@@ -120,11 +124,12 @@ impl RowChange {
             let places = batch.column(0).as_primitive::<UInt64Type>();
             let comes = (batch.num_columns() > 1).then(|| batch.column(1).as_boolean());
             let mut written = Vec::with_capacity(batch.num_rows());
+            let mut counted = Vec::with_capacity(batch.num_rows());
             for row in 0..batch.num_rows() {
                 let comes = comes.is_some_and(|comes| comes.is_valid(row) && comes.value(row));
                 let counts = if places.is_null(row) {
                     changed.added += u64::from(comes);
-                    true
+                    comes
                 } else {
                     let first = marks.add(places.value(row));
                     if !first && repeated == Repeated::Refused {
@@ -134,9 +139,14 @@ impl RowChange {
                     first
                 };
                 written.push(comes && counts);
+                counted.push(counts);
+            }
+            if let Some(returned) = returned.filter(|_| counted.contains(&true)) {
+                let columns: Vec<usize> = (behind..batch.num_columns()).collect();
+                returned.keep(filter_record_batch(&batch.project(&columns)?, &BooleanArray::from(counted))?)?;
             }
             if written.contains(&true) {
-                let columns: Vec<usize> = (2..batch.num_columns()).collect();
+                let columns: Vec<usize> = (2..behind.min(batch.num_columns())).collect();
                 let mut rows = filter_record_batch(&batch.project(&columns)?, &BooleanArray::from(written.clone()))?;
                 if let Some(ids) = &mut ids {
                     let places = places.iter().zip(written).filter_map(|(place, written)| written.then_some(place));
@@ -217,12 +227,17 @@ impl TargetRows for RowChange {
 
 #[async_trait]
 impl TableChange for RowChange {
-    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed> {
+    async fn apply(
+        &self,
+        input: SendableRecordBatchStream,
+        repeated: Repeated,
+        returned: Option<&dyn ReturnedRows>,
+    ) -> Result<Changed> {
         let commit = Uuid::now_v7();
         let entered = self.lake.in_flight.enter(commit);
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
-        let (marks, changed) = self.take(input, repeated, &mut writer).await?;
+        let (marks, changed) = self.take(input, repeated, returned, &mut writer).await?;
         if changed == Changed::default() {
             if let Some(draft) = &self.draft {
                 draft.rest_on(self.check(Vec::new()));

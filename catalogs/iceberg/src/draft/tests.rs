@@ -30,7 +30,7 @@ fn now(draft: &Arc<dyn TableDraft>) -> Arc<dyn LakeTable> {
 async fn change(table: Arc<dyn LakeTable>, kind: ChangeKind, sql: &str) -> Result<()> {
     let change = table.change(kind)?;
     let rows = answer(change.as_ref(), sql).await;
-    change.apply(rows, Repeated::Refused).await.map(|_| ())
+    change.apply(rows, Repeated::Refused, None).await.map(|_| ())
 }
 
 async fn delete(table: Arc<dyn LakeTable>, condition: &str) -> Result<()> {

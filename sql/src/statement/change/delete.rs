@@ -1,13 +1,15 @@
-//! DELETE FROM table [USING …] [WHERE …].
+//! DELETE FROM table [USING …] [WHERE …] [RETURNING …].
 
-use sqlparser::ast::{Delete, FromTable, TableFactor};
+use datafusion::logical_expr::{Expr, LogicalPlan, lit};
+use sqlparser::ast::{Delete, FromTable, SelectItem, TableFactor};
 use tidewater_catalogs::{ChangeKind, Changed};
 
+use super::settled::{opened, settled};
 use super::{ChangesRows, Compiled, Shape, named, query};
 use crate::SqlError;
 use crate::error::Result;
 use crate::plan::rewrite;
-use crate::session::StatementContext;
+use crate::session::{ChangeTag, StatementContext};
 
 impl ChangesRows for Delete {
     fn kind(&self) -> ChangeKind {
@@ -15,9 +17,7 @@ impl ChangesRows for Delete {
     }
 
     fn refuse(&self) -> Result<()> {
-        let clause = if self.returning.is_some() {
-            "RETURNING"
-        } else if !self.order_by.is_empty() || self.limit.is_some() {
+        let clause = if !self.order_by.is_empty() || self.limit.is_some() {
             "DELETE … ORDER BY and LIMIT"
         } else if !self.tables.is_empty() {
             "DELETE from several tables"
@@ -25,7 +25,7 @@ impl ChangesRows for Delete {
             return Ok(());
         };
         Err(SqlError::unsupported(format!("{clause} is not supported"))
-            .with_hint("Write DELETE FROM table [USING …] [WHERE …]."))
+            .with_hint("Write DELETE FROM table [USING …] [WHERE …] [RETURNING …]."))
     }
 
     fn target(&self) -> Result<&TableFactor> {
@@ -36,16 +36,25 @@ impl ChangesRows for Delete {
         }
     }
 
+    fn returning(&self) -> Result<Option<&[SelectItem]>> {
+        Ok(self.returning.as_deref())
+    }
+
     fn compile(&self, _: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
         let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
         select.from = table.from();
         select.from.extend(self.using.iter().flatten().cloned());
         select.selection.clone_from(&self.selection);
-        Ok(Compiled { query: query(select), cells: Vec::new(), arrange: Box::new(|plan, _| Ok(plan)) })
+        let settle = |plan: LogicalPlan, table: &Shape| {
+            let (given, below) = opened(plan)?;
+            let place = given.into_iter().next().unwrap_or_else(|| lit(0_u64));
+            settled(below, table, place, lit(false), |_| Ok(None::<Expr>), &[])
+        };
+        Ok(Compiled { query: query(select), cells: Vec::new(), settle: Box::new(settle), brings: false, source: None })
     }
 
-    fn tag(&self, changed: Changed) -> String {
-        format!("DELETE {}", changed.taken)
+    fn tag(&self, changed: Changed) -> ChangeTag {
+        ChangeTag::Delete(changed.taken)
     }
 }

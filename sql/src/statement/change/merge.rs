@@ -1,31 +1,32 @@
 //! MERGE INTO table USING source ON … WHEN …, as PostgreSQL has it.
 //!
-//! The query joins table and source and gives, for each clause, whether it is the one (`when`) and its values. Which
-//! clause a row falls to is settled in the plan, and the values of that clause alone are computed.
+//! The query joins table and source and gives, for each clause, whether it is the one (`when`) and its values; see
+//! [`super::clauses`] for what becomes of them.
 
 use std::ops::ControlFlow;
 
-use arrow::datatypes::Schema;
-use datafusion::common::ScalarValue;
-use datafusion::logical_expr::{Case, Expr, LogicalPlan, LogicalPlanBuilder, col, lit};
+use arrow::datatypes::FieldRef;
+use datafusion::logical_expr::LogicalPlan;
 use sqlparser::ast::{
     self, Ident, JoinConstraint, JoinOperator, Merge, MergeAction, MergeClause, MergeClauseKind, MergeInsertExpr,
-    MergeInsertKind, ObjectName, SelectItem, TableAlias, TableFactor, TableWithJoins, VisitorMut,
+    MergeInsertKind, ObjectName, OutputClause, SelectItem, TableAlias, TableFactor, TableWithJoins, VisitorMut,
 };
 use tidewater_catalogs::{ChangeKind, Changed, Repeated};
 
+use super::assignment::{Assigned, Value};
+use super::clauses::{Action, Clauses};
 use super::{ChangesRows, Compiled, Shape, assignment, named, query};
-use crate::dialect::{fold, insert_star, same_of, update_star, walk_mut};
+use crate::dialect::{does_nothing, fold, insert_star, same_of, update_star, walk_mut};
 use crate::error::Result;
-use crate::plan::{assign, rewrite};
-use crate::session::StatementContext;
-use crate::statement::{default_value, insert};
+use crate::plan::rewrite;
+use crate::session::{ChangeTag, StatementContext};
+use crate::statement::{cells, default_value};
 use crate::{SqlError, SqlState};
 
 /// True in rows of the source, null where a row of the table has met none.
-const FOUND: &str = "_tidewater_found";
-/// The number of the clause that a row falls to.
-const CLAUSE: &str = "_tidewater_clause";
+pub(super) const FOUND: &str = "_tidewater_found";
+/// What is done to the row, for `merge_action()`.
+pub(super) const ACTION: &str = "_tidewater_action";
 
 impl ChangesRows for Merge {
     fn kind(&self) -> ChangeKind {
@@ -33,9 +34,6 @@ impl ChangesRows for Merge {
     }
 
     fn refuse(&self) -> Result<()> {
-        if self.output.is_some() {
-            return Err(SqlError::unsupported("MERGE … RETURNING is not supported yet"));
-        }
         if self.clauses.is_empty() {
             return Err(SqlError::syntax("MERGE has no WHEN clause"));
         }
@@ -63,6 +61,16 @@ impl ChangesRows for Merge {
         Ok(&self.table)
     }
 
+    fn returning(&self) -> Result<Option<&[SelectItem]>> {
+        match &self.output {
+            None => Ok(None),
+            Some(OutputClause::Returning { select_items, .. }) => Ok(Some(select_items)),
+            Some(OutputClause::Output { .. }) => {
+                Err(SqlError::unsupported("OUTPUT is not supported").with_hint("Write RETURNING."))
+            }
+        }
+    }
+
     fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
         let (source, name) = source(&self.source)?;
         let found = ast::Expr::CompoundIdentifier(vec![name.clone(), Ident::with_quote('"', FOUND)]);
@@ -79,7 +87,7 @@ impl ChangesRows for Merge {
         let clauses = clauses.collect::<Result<Vec<MergeClause>>>()?;
         let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
-        let (mut cells, mut actions) = (Vec::new(), Vec::new());
+        let (mut cells, mut actions, mut rows) = (Vec::new(), Vec::new(), Vec::new());
         for (i, clause) in clauses.iter().enumerate() {
             let is = |expr: &ast::Expr, null: bool| {
                 let expr = Box::new(expr.clone());
@@ -95,30 +103,40 @@ impl ChangesRows for Merge {
                 None => when,
             };
             select.projection.push(named(when, format!("when{i}")));
+            if does_nothing(&clause.action) {
+                actions.push(Action::Nothing);
+                continue;
+            }
             let values = match &clause.action {
                 MergeAction::Delete { .. } => None,
                 MergeAction::Update(update) => {
-                    let values = assignment::values(ctx, table, &update.assignments)?;
+                    let Assigned { values, rows: more } = assignment::values(ctx, table, &update.assignments)?;
                     cells.extend(assignment::cells(&table.schema, &values));
-                    let columns = values.into_iter().zip(table.schema.fields());
-                    Some(columns.map(|(v, f)| Some(v.unwrap_or_else(|| table.column(f.name())))).collect())
+                    let old = |field: &FieldRef| Value::Expr(table.column(field.name()));
+                    let first = rows.len();
+                    for (i, row) in more.into_iter().enumerate() {
+                        select.projection.push(named(row, format!("r{i}_{}", first + i)));
+                        rows.push(select.projection.len() - 1);
+                    }
+                    let value = |(value, field): (Option<Value>, &FieldRef)| match value {
+                        Some(Value::Member { row, member }) => Some(Value::Member { row: first + row, member }),
+                        value => Some(value.unwrap_or_else(|| old(field))),
+                    };
+                    Some(values.into_iter().zip(table.schema.fields()).map(value).collect())
                 }
                 MergeAction::Insert(insert) => {
-                    let values = inserted(ctx, table, insert)?;
+                    let values: Vec<Option<Value>> =
+                        inserted(ctx, table, insert)?.into_iter().map(|value| value.map(Value::Expr)).collect();
                     cells.extend(assignment::cells(&table.schema, &values));
                     Some(values)
                 }
             };
-            actions.push(values.map(|values: Vec<Option<ast::Expr>>| {
-                let mut at = Vec::with_capacity(values.len());
-                for (column, value) in values.into_iter().enumerate() {
-                    at.push(value.map(|value| {
-                        select.projection.push(named(value, format!("v{i}_{column}")));
-                        select.projection.len() - 1
-                    }));
-                }
-                at
-            }));
+            let Some(values) = values else {
+                actions.push(Action::Delete);
+                continue;
+            };
+            let at = assignment::listed(values, &mut select, &format!("v{i}_"));
+            actions.push(Action::Values(at));
         }
         let has = |kind| self.clauses.iter().any(|clause| plain(clause.clause_kind) == kind);
         let on = JoinConstraint::On(self.on.as_ref().clone());
@@ -141,12 +159,22 @@ impl ChangesRows for Merge {
             )
             .map(|(at, _)| at)
             .collect();
-        let arrange = move |plan: LogicalPlan, columns: &Schema| arrange(plan, columns, &whens, &actions);
-        Ok(Compiled { query: query(select), cells, arrange: Box::new(arrange) })
+        let words = clauses.iter().map(|clause| match &clause.action {
+            MergeAction::Insert(_) => "INSERT",
+            MergeAction::Update(_) => "UPDATE",
+            MergeAction::Delete { .. } => "DELETE",
+        });
+        let words = words.collect();
+        // A MERGE that only deletes brings no rows.
+        let brings = actions.iter().any(|action| matches!(action, Action::Values(_)));
+        let returned = self.output.is_some();
+        let clauses = Clauses { whens, rows, actions, words, returned };
+        let settle = move |plan: LogicalPlan, table: &Shape| clauses.settle(plan, table);
+        Ok(Compiled { query: query(select), cells, settle: Box::new(settle), brings, source: Some(name) })
     }
 
-    fn tag(&self, changed: Changed) -> String {
-        format!("MERGE {}", changed.taken + changed.added)
+    fn tag(&self, changed: Changed) -> ChangeTag {
+        ChangeTag::Merge(changed.taken + changed.added)
     }
 
     fn repeated(&self) -> Repeated {
@@ -257,7 +285,7 @@ fn and(left: ast::Expr, right: ast::Expr) -> ast::Expr {
     ast::Expr::BinaryOp { left: Box::new(left), op: ast::BinaryOperator::And, right: Box::new(right) }
 }
 
-/// The source with [`FOUND`] in each row, under the name that the statement has for it.
+/// The source with [`FOUND`] and [`ACTION`] in each row, under the name that the statement has for it.
 fn source(factor: &TableFactor) -> Result<(TableFactor, Ident)> {
     let alias = match factor {
         TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } => {
@@ -275,6 +303,7 @@ fn source(factor: &TableFactor) -> Result<(TableFactor, Ident)> {
     let mut select = rewrite::empty_select();
     select.projection.push(SelectItem::Wildcard(ast::WildcardAdditionalOptions::default()));
     select.projection.push(named(ast::Expr::Value(ast::Value::Boolean(true).into()), FOUND));
+    select.projection.push(named(rewrite::string(""), ACTION));
     select.from = vec![TableWithJoins { relation: factor.clone(), joins: Vec::new() }];
     let derived = TableFactor::Derived {
         lateral: false,
@@ -320,19 +349,19 @@ fn inserted(ctx: &StatementContext<'_>, table: &Shape, insert: &MergeInsertExpr)
         assignment::refuse_windows(&value)?;
         let field = table.schema.field(at);
         default_value::fill(&mut value, &table.defaults, field.name())?;
-        insert::type_cell(&mut value, field.data_type(), false)?;
+        cells::type_cell(&mut value, field.data_type(), false)?;
         all[at] = Some(value);
     }
     for (value, field) in all.iter_mut().zip(table.schema.fields()).filter(|(value, _)| value.is_none()) {
         if let Some(default) = table.defaults.get(field.name()) {
             let mut cell = default_value::literal(default)?;
-            insert::type_cell(&mut cell, field.data_type(), false)?;
+            cells::type_cell(&mut cell, field.data_type(), false)?;
             *value = Some(cell);
         }
     }
     for (value, field) in all.iter().zip(table.schema.fields()) {
         if value.is_none() && !field.is_nullable() {
-            return Err(insert::null_in(field.name(), &table.shown));
+            return Err(cells::null_in(field.name(), &table.shown));
         }
     }
     Ok(all)
@@ -346,53 +375,4 @@ fn unqualified(ctx: &StatementContext<'_>, table: &Shape, name: &ObjectName) -> 
             name.0.last().and_then(|p| p.as_ident()).map(fold).unwrap_or_default()
         ))),
     }
-}
-
-/// From `place, when0, values of clause 0 …, when1, …` to the rows that go and come. `whens` has the place of each
-/// condition; `actions` that of each value, none for a clause that deletes.
-fn arrange(
-    plan: LogicalPlan,
-    columns: &Schema,
-    whens: &[usize],
-    actions: &[Option<Vec<Option<usize>>>],
-) -> Result<LogicalPlan> {
-    let LogicalPlan::Projection(projection) = plan else {
-        return Err(SqlError::internal("the query of MERGE is no projection"));
-    };
-    let given: Vec<Expr> = projection.expr.iter().map(|e| e.clone().unalias()).collect();
-    let input = projection.input.as_ref().clone();
-    let number = |i: usize| i32::try_from(i).map_or_else(|_| lit(ScalarValue::Null), lit);
-    // Settled once: a condition may give another answer when it is asked again.
-    let clauses = whens.iter().enumerate().map(|(i, at)| (Box::new(given[*at].clone()), Box::new(number(i))));
-    let clause = Expr::Case(Case { expr: None, when_then_expr: clauses.collect(), else_expr: None });
-    let carried: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
-    let settled = LogicalPlanBuilder::from(input)
-        .project(carried.into_iter().chain([clause.alias(CLAUSE)]))?
-        .filter(col(CLAUSE).is_not_null())?
-        .build()?;
-    let schema = settled.schema().clone();
-    let of_clause = |values: Vec<(usize, Expr)>| {
-        let when_then_expr = values.into_iter().map(|(i, value)| (Box::new(number(i)), Box::new(value))).collect();
-        Expr::Case(Case { expr: Some(Box::new(col(CLAUSE))), when_then_expr, else_expr: None })
-    };
-    let comes = actions.iter().enumerate().map(|(i, values)| (i, lit(values.is_some()))).collect();
-    let mut out = vec![given[0].clone().alias("place"), of_clause(comes).alias("comes")];
-    // A MERGE that only deletes brings no rows.
-    if actions.iter().any(Option::is_some) {
-        for (column, field) in columns.fields().iter().enumerate() {
-            let mut values = Vec::new();
-            for (i, action) in actions.iter().enumerate() {
-                if let Some(at) = action.as_ref().and_then(|values| values[column]) {
-                    let value = given[at].clone();
-                    values.push((i, assign::to_type(value, schema.as_ref(), field.data_type(), field.name())?));
-                }
-            }
-            let null = lit(ScalarValue::try_from(field.data_type())?);
-            let value = if values.is_empty() { null } else { of_clause(values) };
-            out.push(value.alias(format!("c{column}")));
-        }
-    } else {
-        out.truncate(1);
-    }
-    Ok(LogicalPlanBuilder::from(settled).project(out)?.build()?)
 }

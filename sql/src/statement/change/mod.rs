@@ -2,8 +2,14 @@
 //! rows, whose answer says which rows go and which come; the table carries it out in one snapshot.
 
 mod assignment;
+mod clauses;
 mod delete;
+mod evolve;
+mod kept;
 mod merge;
+mod returning;
+mod settled;
+mod subquery;
 mod update;
 
 use std::collections::BTreeMap;
@@ -14,26 +20,29 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use sqlparser::ast::{
-    self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins,
+    self, Ident, ObjectName, Query, Select, SelectItem, SetExpr, TableAlias, TableFactor, TableWithJoins, With,
 };
 use tidewater_catalogs::{
-    ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, SYSTEM_CATALOG, TableChange, TableVersion,
+    ChangeKind, Changed, LakeTable, ROW_PLACE, Repeated, ReturnedRows, SYSTEM_CATALOG, TableChange, TableVersion,
 };
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
-use super::insert;
+use super::cells;
 use crate::dialect::Name;
 use crate::error::Result;
 use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation};
-use crate::plan::{Planned, Planner, Purpose, TARGET, Target, parameters, rewrite};
+use crate::plan::{Planned, Planner, Purpose, TARGET, Target, parameter_numbers, parameters, rewrite};
 use crate::run;
-use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::session::{ChangeTag, Outcome, Prepared, ResultColumn, StatementContext};
 use crate::{SqlError, SqlState};
+pub(super) use evolve::evolved;
+pub(super) use kept::{KeptRows, outcome};
+pub(super) use returning::{Seen, list, put, reference};
 
 /// Held until the change is done.
 #[expect(dead_code, reason = "held, not read")]
@@ -123,8 +132,10 @@ pub(super) trait ChangesRows {
     fn target(&self) -> Result<&TableFactor>;
     /// The query, with what its arrangement has to know.
     fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled>;
+    /// The list of its RETURNING.
+    fn returning(&self) -> Result<Option<&[SelectItem]>>;
     /// What the statement says when it is done.
-    fn tag(&self, changed: Changed) -> String;
+    fn tag(&self, changed: Changed) -> ChangeTag;
     fn repeated(&self) -> Repeated {
         Repeated::First
     }
@@ -172,11 +183,15 @@ pub(super) struct Compiled {
     query: Query,
     /// Expressions that are assigned to columns, for the types of their parameters.
     cells: Vec<(ast::Expr, DataType)>,
-    /// From the plan of the query to: place, whether a row comes, and that row.
-    arrange: Arrange,
+    /// See [`settled::settled`].
+    settle: Settle,
+    /// Whether rows come.
+    brings: bool,
+    /// What MERGE calls its source.
+    source: Option<Ident>,
 }
 
-type Arrange = Box<dyn Fn(LogicalPlan, &Schema) -> Result<LogicalPlan> + Send + Sync>;
+type Settle = Box<dyn Fn(LogicalPlan, &Shape) -> Result<LogicalPlan> + Send + Sync>;
 
 fn query(select: Select) -> Query {
     rewrite::query(SetExpr::Select(Box::new(select)))
@@ -191,6 +206,9 @@ struct Begun {
     target: Target,
     shape: Shape,
     compiled: Compiled,
+    /// The list of RETURNING, over what the statement reads.
+    list: Option<Query>,
+    given: Vec<Option<DataType>>,
     params: Vec<Option<DataType>>,
 }
 
@@ -231,59 +249,95 @@ async fn find_table(
 
 async fn begin(
     ctx: &StatementContext<'_>,
+    with: Option<&With>,
     statement: &(impl ChangesRows + Sync),
     given: &[Option<DataType>],
 ) -> Result<Begun> {
     statement.refuse()?;
+    let items = statement.returning()?;
     let (table, shown, alias) = find_table(ctx, statement).await?;
     let change = table.change(statement.kind())?;
     let target = Target { rows: change.clone(), table };
     let info = target.table.info();
     let shape = Shape { shown, schema: info.schema.clone(), defaults: info.defaults.clone(), alias };
-    let compiled = statement.compile(ctx, &shape)?;
+    let mut compiled = statement.compile(ctx, &shape)?;
+    compiled.query.with = with.cloned();
+    let list = items.map(|items| {
+        let (from, source) = (returning::from_of(&compiled.query), compiled.source.as_ref());
+        returning::list(items, Seen { with, from, target: &shape.alias.name, source, places: true })
+    });
+    let list = list.transpose()?;
     let mut params = given.to_vec();
     params.resize(parameters(&compiled.query)?.max(given.len()), None);
     for (cell, to) in &compiled.cells {
-        insert::cell_parameter(cell, to, &mut params);
+        cells::cell_parameter(cell, to, &mut params);
     }
-    Ok(Begun { change, target, shape, compiled, params })
+    Ok(Begun { change, target, shape, compiled, list, given: given.to_vec(), params })
 }
 
 pub(super) async fn describe(
     ctx: &StatementContext<'_>,
+    with: Option<&With>,
     statement: &(impl ChangesRows + Sync),
     param_types: &[Option<DataType>],
 ) -> Result<(Vec<DataType>, Option<Vec<ResultColumn>>)> {
-    let begun = begin(ctx, statement, param_types).await?;
-    let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Describe).committed() };
-    let planned = planner.query(&begun.compiled.query, &begun.params, None).await?;
-    (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
-    Ok((planned.params, None))
+    let begun = begin(ctx, with, statement, param_types).await?;
+    let (planned, columns) = plan(ctx, &begun, None, Purpose::Describe).await?;
+    Ok((planned.params, columns))
 }
 
+/// The plan of what the table is handed, and what the client gets of it.
 async fn plan(
     ctx: &StatementContext<'_>,
     begun: &Begun,
     values: Option<&[ScalarValue]>,
-) -> Result<(Planned, Arc<dyn ExecutionPlan>)> {
-    let planner = Planner { target: Some(&begun.target), ..Planner::new(ctx, Purpose::Execute).committed() };
-    let mut planned = planner.query(&begun.compiled.query, &begun.params, values).await?;
-    planned.plan = (begun.compiled.arrange)(planned.plan, &begun.shape.schema)?;
-    let physical = planned.physical(&planned.assigned()?).await?;
-    Ok((planned, physical))
+    purpose: Purpose,
+) -> Result<(Planned, Option<Vec<ResultColumn>>)> {
+    let Begun { target, shape, compiled, list, given, params, .. } = begun;
+    let planner = Planner { target: Some(target), ..Planner::new(ctx, purpose).committed() };
+    let mut planned = planner.query(&compiled.query, params, values).await?;
+    let rows = (compiled.settle)(planned.plan, shape)?;
+    let written = settled::written(shape, compiled.brings, compiled.brings || list.is_some())?;
+    let Some(list) = list else {
+        planned.plan = LogicalPlanBuilder::from(rows).project(written)?.build()?;
+        return Ok((planned, None));
+    };
+    let known = known_types(&compiled.query, &planned.params, given)?;
+    let put = |plan| returning::put(plan, &rows, &written);
+    let mut planned = planner.changed(list, &known, values, &put).await?;
+    planned.leave_from(written.len())?;
+    let columns = planned.columns().split_off(written.len());
+    Ok((planned, Some(columns)))
+}
+
+/// Types of parameters for a list of RETURNING: of those that `query` has, as they were found there.
+pub(super) fn known_types(
+    query: &Query,
+    found: &[DataType],
+    given: &[Option<DataType>],
+) -> Result<Vec<Option<DataType>>> {
+    let numbers = parameter_numbers(query)?;
+    let known = (0..found.len().max(given.len())).map(|i| {
+        let of_query = numbers.contains(&(i + 1)).then(|| found.get(i).cloned()).flatten();
+        of_query.or_else(|| given.get(i).cloned().flatten())
+    });
+    Ok(known.collect())
 }
 
 /// How the rows are found that the statement changes.
 pub(super) async fn explain(
     ctx: &StatementContext<'_>,
+    with: Option<&With>,
     statement: &(impl ChangesRows + Sync),
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let begun = begin(ctx, statement, &[]).await?;
-    Ok(plan(ctx, &begun, None).await?.1)
+    let begun = begin(ctx, with, statement, &[]).await?;
+    let (planned, _) = plan(ctx, &begun, None, Purpose::Execute).await?;
+    planned.physical(&planned.assigned()?).await
 }
 
 pub(super) async fn execute(
     ctx: &StatementContext<'_>,
+    with: Option<&With>,
     statement: &(impl ChangesRows + Sync),
     prepared: &Prepared,
 ) -> Result<Outcome> {
@@ -291,31 +345,35 @@ pub(super) async fn execute(
     let mut runs = 0;
     loop {
         runs += 1;
-        let (change, rows, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
+        let (change, rows, kept, turn) = run::guard(&ctx.cancel, ctx.deadline, async {
             let (table, ..) = find_table(ctx, statement).await?;
             let lock = ctx.engine.lock_of(table.info().uuid);
             // Once it was overtaken, the others of this server wait for it.
             let turn =
                 if runs == 1 { Turn::Shared(lock.read_owned().await) } else { Turn::Alone(lock.write_owned().await) };
-            let begun = begin(ctx, statement, &types).await?;
-            let (planned, physical) = plan(ctx, &begun, Some(ctx.params)).await?;
+            let begun = begin(ctx, with, statement, &types).await?;
+            let (planned, columns) = plan(ctx, &begun, Some(ctx.params), Purpose::Execute).await?;
+            let physical = planned.physical(&planned.assigned()?).await?;
             let wide = physical.schema().fields().len() > 1;
-            let schema = answer(&begun.shape.schema, wide);
+            let schema = answer(&begun.shape.schema, wide, columns.as_deref().unwrap_or_default());
             let stream = run::start(ctx, physical, planned.state.task_ctx(), schema.clone());
             let rows = without_nulls(stream, begun.shape.schema.clone(), begun.shape.shown.clone());
-            Ok((begun.change, rows, turn))
+            let kept = columns.map(|columns| Arc::new(KeptRows::new(ctx, columns)));
+            Ok((begun.change, rows, kept, turn))
         })
         .await?;
         let repeated = statement.repeated();
         // From here on only the rows can be cancelled: whether a commit took place must be known.
+        let keeper = kept.clone();
         let done = run::detached(ctx, async move {
-            let done = change.apply(rows, repeated).await;
+            let returned = keeper.as_deref().map(|kept| kept as &dyn ReturnedRows);
+            let done = change.apply(rows, repeated, returned).await;
             drop(turn);
             Ok(done?)
         })
         .await;
         match done {
-            Ok(changed) => return Ok(Outcome::done(statement.tag(changed))),
+            Ok(changed) => return Ok(outcome(kept.as_deref(), statement.tag(changed))),
             // Nothing was done, so the statement may as well have begun now.
             Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {
                 tracing::debug!(error = %e, runs, "a change of rows begins anew");
@@ -325,12 +383,13 @@ pub(super) async fn execute(
     }
 }
 
-/// The columns that a table is handed: which row goes, whether one comes, and that one.
-fn answer(schema: &Schema, wide: bool) -> SchemaRef {
+/// The columns that a table is handed: which row goes, whether one comes, that one, and what is returned.
+fn answer(schema: &Schema, wide: bool, returned: &[ResultColumn]) -> SchemaRef {
     let mut fields = vec![Field::new(ROW_PLACE, DataType::UInt64, true)];
     if wide {
         fields.push(Field::new("comes", DataType::Boolean, true));
         fields.extend(schema.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)));
+        fields.extend(returned.iter().map(|c| c.field.as_ref().clone().with_nullable(true)));
     }
     Arc::new(Schema::new(fields))
 }
@@ -347,7 +406,7 @@ fn without_nulls(rows: SendableRecordBatchStream, schema: SchemaRef, table: Stri
             let (comes, nulls) = (batch.column(1).as_boolean(), column.logical_nulls());
             let null = |row: usize| nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
             if (0..batch.num_rows()).any(|row| comes.is_valid(row) && comes.value(row) && null(row)) {
-                return Err(DataFusionError::from(insert::null_in(field.name(), &table)));
+                return Err(DataFusionError::from(cells::null_in(field.name(), &table)));
             }
         }
         Ok(batch)

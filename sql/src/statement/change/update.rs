@@ -1,14 +1,16 @@
-//! UPDATE table SET … [FROM …] [WHERE …].
+//! UPDATE table SET … [FROM …] [WHERE …] [RETURNING …].
 
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
-use sqlparser::ast::{TableFactor, Update, UpdateTableFromKind};
+use datafusion::logical_expr::{LogicalPlan, lit};
+use sqlparser::ast::{SelectItem, TableFactor, Update, UpdateTableFromKind};
 use tidewater_catalogs::{ChangeKind, Changed};
 
-use super::{ChangesRows, Compiled, Shape, assignment, named, query};
+use super::assignment::Assigned;
+use super::settled::{opened, settled};
+use super::{ChangesRows, Compiled, Shape, assignment, named, query, subquery};
 use crate::SqlError;
 use crate::error::Result;
 use crate::plan::{assign, rewrite};
-use crate::session::StatementContext;
+use crate::session::{ChangeTag, StatementContext};
 
 impl ChangesRows for Update {
     fn kind(&self) -> ChangeKind {
@@ -16,15 +18,13 @@ impl ChangesRows for Update {
     }
 
     fn refuse(&self) -> Result<()> {
-        let clause = if self.returning.is_some() {
-            "RETURNING"
-        } else if self.or.is_some() || self.limit.is_some() {
+        let clause = if self.or.is_some() || self.limit.is_some() {
             "this form of UPDATE"
         } else {
             return Ok(());
         };
         Err(SqlError::unsupported(format!("{clause} is not supported"))
-            .with_hint("Write UPDATE table SET … [FROM …] [WHERE …]."))
+            .with_hint("Write UPDATE table SET … [FROM …] [WHERE …] [RETURNING …]."))
     }
 
     fn target(&self) -> Result<&TableFactor> {
@@ -35,36 +35,39 @@ impl ChangesRows for Update {
         }
     }
 
+    fn returning(&self) -> Result<Option<&[SelectItem]>> {
+        Ok(self.returning.as_deref())
+    }
+
     fn compile(&self, ctx: &StatementContext<'_>, table: &Shape) -> Result<Compiled> {
-        let values = assignment::values(ctx, table, &self.assignments)?;
+        let Assigned { values, rows } = assignment::values(ctx, table, &self.assignments)?;
         let cells = assignment::cells(&table.schema, &values);
         let mut select = rewrite::empty_select();
         select.projection = vec![named(table.place(), "place")];
-        let columns = values.into_iter().zip(table.schema.fields()).enumerate();
-        select
-            .projection
-            .extend(columns.map(|(i, (value, field))| {
-                named(value.unwrap_or_else(|| table.column(field.name())), format!("c{i}"))
-            }));
+        select.projection.extend(rows.iter().enumerate().map(|(i, row)| named(row.clone(), format!("r{i}"))));
+        let places = assignment::listed(values, &mut select, "c");
+        let rows = 1..1 + rows.len();
         select.from = table.from();
         if let Some(UpdateTableFromKind::BeforeSet(from) | UpdateTableFromKind::AfterSet(from)) = &self.from {
             select.from.extend(from.iter().cloned());
         }
         select.selection.clone_from(&self.selection);
-        let arrange = |plan: datafusion::logical_expr::LogicalPlan, columns: &arrow::datatypes::Schema| {
-            let schema = plan.schema().clone();
-            let mut given = schema.columns().into_iter().map(Expr::Column);
-            let mut out = vec![given.next().unwrap_or_else(|| lit(0_u64)), lit(true).alias("comes")];
-            for (i, (value, field)) in given.zip(columns.fields()).enumerate() {
-                let value = assign::to_type(value, schema.as_ref(), field.data_type(), field.name())?;
-                out.push(value.alias(format!("c{i}")));
-            }
-            Ok(LogicalPlanBuilder::from(plan).project(out)?.build()?)
+        let settle = move |plan: LogicalPlan, table: &Shape| {
+            let (given, below) = opened(plan)?;
+            let below = subquery::with_rows(below, given[rows.clone()].to_vec())?;
+            let schema = below.schema().clone();
+            let place = given.first().cloned().unwrap_or_else(|| lit(0_u64));
+            let value = |column: usize| {
+                let Some(place) = &places[column] else { return Ok(None) };
+                let (value, field) = (place.of(&given), table.schema.field(column));
+                assign::to_type(value, schema.as_ref(), field.data_type(), field.name()).map(Some)
+            };
+            settled(below, table, place, lit(true), value, &[])
         };
-        Ok(Compiled { query: query(select), cells, arrange: Box::new(arrange) })
+        Ok(Compiled { query: query(select), cells, settle: Box::new(settle), brings: true, source: None })
     }
 
-    fn tag(&self, changed: Changed) -> String {
-        format!("UPDATE {}", changed.taken)
+    fn tag(&self, changed: Changed) -> ChangeTag {
+        ChangeTag::Update(changed.taken)
     }
 }
