@@ -64,6 +64,8 @@ pub struct TableInfo {
     pub partition_by: Vec<PartitionField>,
     pub properties: BTreeMap<String, String>,
     pub current_snapshot: Option<SnapshotInfo>,
+    /// None: main.
+    pub branch: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -192,9 +194,8 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = (retention, dry_run);
         Err(Error::unsupported(format!("files of \"{}\" cannot be removed", self.info().name)))
     }
-    /// As [`Self::append`], to a branch other than main.
-    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
-        drop(input);
+    /// A branch of this state, other than main: what is read and written is its own.
+    async fn branch(&self, branch: &str) -> Result<Arc<dyn LakeTable>> {
         Err(Error::unsupported(format!("branch \"{branch}\" of \"{}\" cannot be written to", self.info().name)))
     }
     /// Changes branches and tags of the newest state, retrying while that is safe. `NotFound`, `AlreadyExists` and

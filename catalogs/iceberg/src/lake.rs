@@ -577,10 +577,7 @@ impl Lake {
         let mut files: BTreeSet<String> = BTreeSet::new();
         let mut manifests = HashSet::new();
         for snapshot in state.metadata.snapshots() {
-            let at = TableState {
-                metadata: Arc::new(at_snapshot(&state.metadata, snapshot.snapshot_id())?),
-                ..state.clone()
-            };
+            let at = state.at_snapshot(snapshot.snapshot_id())?;
             for manifest in current_manifests(&at).await? {
                 if manifests.insert(manifest.manifest_path.clone()) {
                     let entries = load_manifest(state, &manifest).await?;
@@ -625,12 +622,4 @@ fn from_nothing(metadata: &TableMetadata) -> Vec<TableUpdate> {
         TableUpdate::SetLocation { location: metadata.location().to_string() },
         TableUpdate::SetProperties { updates: properties },
     ]
-}
-
-fn at_snapshot(metadata: &TableMetadata, snapshot: i64) -> Result<TableMetadata> {
-    let reference =
-        iceberg::spec::SnapshotReference::new(snapshot, iceberg::spec::SnapshotRetention::branch(None, None, None));
-    let built =
-        metadata.clone().into_builder(None).set_ref(iceberg::spec::MAIN_BRANCH, reference).and_then(|b| b.build());
-    Ok(built.map_err(|e| error::iceberg("read a snapshot", e))?.metadata)
 }

@@ -34,6 +34,7 @@ mod lake;
 mod lineage;
 mod metadata_tables;
 mod new_table;
+mod onto;
 mod pointers;
 mod properties;
 mod references;

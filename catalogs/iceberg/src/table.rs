@@ -16,7 +16,7 @@ use tidewater_catalogs::{
 use uuid::Uuid;
 
 use crate::alter;
-use crate::attempts::{self, Commit};
+use crate::attempts::Commit;
 use crate::change::RowChange;
 use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Removal, Staged, references, stage};
@@ -25,6 +25,7 @@ use crate::default_values;
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
+use crate::onto::Onto;
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
@@ -37,8 +38,7 @@ pub(crate) struct IcebergTable {
     lake: Arc<Lake>,
     state: Arc<TableState>,
     info: TableInfo,
-    /// That takes what is written, instead of the catalog.
-    draft: Option<Arc<Draft>>,
+    onto: Onto,
 }
 
 impl std::fmt::Debug for IcebergTable {
@@ -50,19 +50,20 @@ impl std::fmt::Debug for IcebergTable {
 impl IcebergTable {
     pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>) -> Result<Self> {
         let info = table_info(&state)?;
-        Ok(Self { lake, state, info, draft: None })
+        Ok(Self { lake, state, info, onto: Onto::Main })
     }
 
     /// A draft as it is now.
     pub(crate) fn of_draft(lake: Arc<Lake>, state: Arc<TableState>, draft: Arc<Draft>) -> Result<Self> {
-        Ok(Self { draft: Some(draft), ..Self::new(lake, state)? })
+        Ok(Self { onto: Onto::Draft(draft), ..Self::new(lake, state)? })
     }
 
-    /// What cannot be taken back.
-    fn not_in_draft(&self, what: &str) -> Result<()> {
-        match &self.draft {
-            None => Ok(()),
-            Some(_) => Err(Error::unsupported(format!("{what} in a transaction"))),
+    /// What is done to a table as a whole, and cannot be taken back.
+    fn of_table(&self, what: &str) -> Result<()> {
+        match &self.onto {
+            Onto::Main => Ok(()),
+            Onto::Branch(branch) => Err(Error::unsupported(format!("{what} through branch \"{branch}\""))),
+            Onto::Draft(_) => Err(Error::unsupported(format!("{what} in a transaction"))),
         }
     }
 
@@ -79,23 +80,6 @@ impl IcebergTable {
         version::find(&self.state.name, &self.state.metadata, &references, version)
     }
 
-    async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
-        let commit = Uuid::now_v7();
-        let entered = self.lake.in_flight.enter(commit);
-        let files = self.stage_rows(commit, input).await?;
-        let rows = files.rows();
-        if rows > 0 {
-            let schema_id = self.state.metadata.current_schema_id();
-            let append = Append { lake: &self.lake, commit, files: &files, schema_id, branch };
-            let done = match &self.draft {
-                None => attempts::commit(&self.lake, &self.state, commit, &append).await,
-                Some(draft) => draft.take(&append, entered, None).await,
-            };
-            done.map_err(|e| e.with_context("table", &self.state.name))?;
-        }
-        Ok(rows)
-    }
-
     async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
         let mut writer: Box<dyn StagingWriter> =
             Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
@@ -108,13 +92,9 @@ impl IcebergTable {
 
 /// Files that are appended.
 struct Append<'a> {
-    lake: &'a Lake,
+    table: &'a IcebergTable,
     commit: Uuid,
     files: &'a StagedFiles,
-    /// With which they were written.
-    schema_id: i32,
-    /// Main where none is given.
-    branch: Option<&'a str>,
 }
 
 #[async_trait]
@@ -122,10 +102,10 @@ impl Commit for Append<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
         let metadata = &base.state.metadata;
         let add: Vec<_> = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<_>>()?;
-        if metadata.current_schema_id() != self.schema_id {
+        if metadata.current_schema_id() != self.table.state.metadata.current_schema_id() {
             no_nulls(metadata, &add)?;
         }
-        if let Some(branch) = self.branch {
+        if let Some(branch) = self.table.onto.branch() {
             let branch = TableVersion::Branch(branch.to_owned());
             version::find(&base.state.name, metadata, &references(base)?, &branch)?;
         }
@@ -134,14 +114,14 @@ impl Commit for Append<'_> {
             commit: self.commit,
             add,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
-            branch: self.branch.map(str::to_owned),
+            branch: self.table.onto.branch().map(str::to_owned),
             ..Change::default()
         };
-        stage(base, change, self.lake.now_ms()).await
+        stage(base, change, self.table.lake.now_ms()).await
     }
 
     fn branch(&self) -> &str {
-        self.branch.unwrap_or(MAIN_BRANCH)
+        self.table.onto.branch().unwrap_or(MAIN_BRANCH)
     }
 }
 
@@ -157,8 +137,10 @@ struct Overwrite<'a> {
 #[async_trait]
 impl Commit for Overwrite<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
+        let branch = self.table.onto.branch();
         let (metadata, began) = (&base.state.metadata, &self.table.state.metadata);
-        if self.here && metadata.current_snapshot_id() != began.current_snapshot_id() {
+        let seen = base.on_branch(branch)?;
+        if self.here && seen.state.metadata.current_snapshot_id() != began.current_snapshot_id() {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 "could not serialize access due to a concurrent change of the table",
@@ -175,9 +157,14 @@ impl Commit for Overwrite<'_> {
             add,
             remove: Removal::All,
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
+            branch: branch.map(str::to_owned),
             ..Change::default()
         };
         stage(base, change, self.table.lake.now_ms()).await
+    }
+
+    fn branch(&self) -> &str {
+        self.table.onto.branch().unwrap_or(MAIN_BRANCH)
     }
 }
 
@@ -241,21 +228,36 @@ impl LakeTable for IcebergTable {
     }
 
     async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
-        self.append_rows(None, input).await
+        let commit = Uuid::now_v7();
+        let entered = self.lake.in_flight.enter(commit);
+        let files = self.stage_rows(commit, input).await?;
+        let rows = files.rows();
+        if rows > 0 {
+            let append = Append { table: self, commit, files: &files };
+            self.onto.commit(&self.lake, &self.state, (commit, entered), &append, || None).await?;
+        }
+        Ok(rows)
     }
 
-    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
-        self.not_in_draft("writing to a branch")?;
-        self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input).await
+    async fn branch(&self, branch: &str) -> Result<Arc<dyn LakeTable>> {
+        self.of_table("another branch")?;
+        self.find(&TableVersion::Branch(branch.to_owned())).await?;
+        if branch == MAIN_BRANCH {
+            return Ok(Arc::new(Self::new(Arc::clone(&self.lake), Arc::clone(&self.state))?));
+        }
+        let mut table = Self::new(Arc::clone(&self.lake), Arc::new(self.state.on_branch(branch)?))?;
+        table.info.branch = Some(branch.to_owned());
+        table.onto = Onto::Branch(branch.to_owned());
+        Ok(Arc::new(table))
     }
 
     async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
-        self.not_in_draft("changing references")?;
+        self.of_table("changing references")?;
         crate::references::change(&self.lake, &self.state, change).await
     }
 
     async fn alter(&self, alterations: &[Alteration]) -> Result<()> {
-        self.not_in_draft("altering a table")?;
+        self.of_table("altering a table")?;
         let required = alterations.iter().any(|a| matches!(a, Alteration::ChangeNull { nullable: false, .. }));
         if required && self.references().await?.iter().any(|(name, r)| r.is_branch() && name != MAIN_BRANCH) {
             return Err(Error::unsupported("SET NOT NULL of a table that has other branches than main")
@@ -274,30 +276,27 @@ impl LakeTable for IcebergTable {
         };
         let rows = files.rows();
         let overwrite = Overwrite { table: self, commit, files, here };
-        let done = match &self.draft {
-            None => attempts::commit(&self.lake, &self.state, commit, &overwrite).await,
-            Some(draft) => draft.take(&overwrite, entered, Some(Check::of_all())).await,
-        };
-        done.map_err(|e| e.with_context("table", &self.state.name))?;
+        let all = || Some(Check::of_all());
+        self.onto.commit(&self.lake, &self.state, (commit, entered), &overwrite, all).await?;
         Ok(rows)
     }
 
     fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
-        self.not_in_draft("writing files anew")?;
+        self.of_table("writing files anew")?;
         Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
     }
 
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
-        self.not_in_draft("removing files")?;
+        self.of_table("removing files")?;
         vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {
-        Ok(Arc::new(RowChange::new(Arc::clone(&self.lake), Arc::clone(&self.state), kind, self.draft.clone())?))
+        Ok(Arc::new(RowChange::new(Arc::clone(&self.lake), Arc::clone(&self.state), kind, self.onto.clone())?))
     }
 
     fn draft(&self) -> Result<Arc<dyn TableDraft>> {
-        self.not_in_draft("a transaction")?;
+        self.of_table("a transaction")?;
         writable(&self.state.metadata)?;
         Ok(Arc::new(Draft::new(Arc::clone(&self.lake), Arc::clone(&self.state))))
     }
@@ -322,6 +321,7 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
         partition_by: partition_fields(metadata),
         properties: metadata.properties().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         current_snapshot: metadata.current_snapshot().map(|s| snapshot_info(s)),
+        branch: None,
     })
 }
 

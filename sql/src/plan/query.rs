@@ -14,11 +14,11 @@ use datafusion::logical_expr::{LogicalPlan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use sqlparser::ast::{self, Query, Value, Visit, Visitor};
-use tidewater_catalogs::{LakeTable, TargetRows};
+use tidewater_catalogs::{LakeTable, TableVersion, TargetRows};
 use tidewater_catalogs_system::CatalogSnapshot;
 
 use super::provider::Tables;
-use super::relation::{self, Lookup, Read, Relation, TableRelation};
+use super::relation::{self, Lookup, Past, Read, Relation, TableRelation};
 use super::{
     among, chained, functions, guard, live, output, quantified, rewrite, scope, single_value, stream_scan, time_travel,
     wildcard,
@@ -229,7 +229,15 @@ impl<'a> Planner<'a> {
     }
 
     fn is_target(&self, relation: &TableRelation) -> bool {
-        self.target.is_some_and(|target| target.table.info().uuid == relation.table.info().uuid)
+        let branch = match &relation.past {
+            None => None,
+            Some(Past { version: TableVersion::Branch(branch), .. }) => Some(branch),
+            Some(_) => return false,
+        };
+        self.target.is_some_and(|target| {
+            let info = target.table.info();
+            info.uuid == relation.table.info().uuid && info.branch.as_ref() == branch
+        })
     }
 
     /// Every relation of the query under the name that the query gives it, those of `past` as they are.
@@ -257,7 +265,7 @@ impl<'a> Planner<'a> {
                 continue;
             }
             match relation::find(&self.lookup(), &table.name).await? {
-                Some(Relation::Table(relation)) if relation.past.is_none() && self.is_target(&relation) => {
+                Some(Relation::Table(relation)) if self.is_target(&relation) => {
                     let same = self.target.map_or(relation.table, |target| {
                         target.rows.reads_table();
                         Arc::clone(&target.table)

@@ -28,7 +28,9 @@ pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) 
             }
             other => other?,
         };
-        if let (_, Writable::Branch(..)) = found {
+        if let (_, Writable::Table(table)) = &found
+            && table.info().branch.is_some()
+        {
             return Err(SqlError::unsupported("a branch has no columns and properties of its own")
                 .with_hint("Name the table alone: they are the same in all of its branches."));
         }

@@ -20,8 +20,7 @@ use tidewater_catalogs::{ReturnedRows, StreamColumn, TargetRows};
 
 use super::cells::{cell_parameter, null_in, type_cell};
 use super::change::{
-    KeptRows, RUNS, Seen, Writable, branch_refused, from_target, known_types, list as returning, outcome, put,
-    reference,
+    KeptRows, RUNS, Seen, Writable, from_target, known_types, list as returning, outcome, put, reference,
 };
 use super::default_value;
 use crate::dialect::{by_name, fold, under_with, walk};
@@ -86,9 +85,6 @@ pub(super) async fn execute(
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
         Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
-        Writable::Branch(table, branch) => {
-            run::detached(ctx, async move { Ok(table.append_to_branch(&branch, stream).await?) }).await?
-        }
         Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
     tracing::debug!(table = %name, rows = written, "rows inserted");
@@ -108,9 +104,6 @@ async fn overwrite(
         runs += 1;
         let (table, Rows { stream, kept }, here) = run::guard(&ctx.cancel, ctx.deadline, async {
             let checked = check(ctx, with, insert).await?;
-            if let Writable::Branch(..) = &checked.target {
-                return Err(branch_refused("INSERT OVERWRITE of a branch is not supported yet"));
-            }
             let Writable::Table(table) = &checked.target else {
                 return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", checked.name))
                     .with_detail("The records of a topic cannot be replaced."));
@@ -169,7 +162,7 @@ async fn check(ctx: &StatementContext<'_>, with: Option<&With>, insert: &Insert)
     };
     let (shown, target) = super::change::find_target(ctx, object).await?;
     let all: Vec<FieldRef> = match &target {
-        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.fields().iter().cloned().collect(),
+        Writable::Table(table) => table.info().schema.fields().iter().cloned().collect(),
         Writable::Stream(stream) => stream
             .definition
             .spec
@@ -202,7 +195,7 @@ async fn check(ctx: &StatementContext<'_>, with: Option<&With>, insert: &Insert)
         }
     }
     let defaults = match &target {
-        Writable::Table(table) | Writable::Branch(table, _) => table.info().defaults.clone(),
+        Writable::Table(table) => table.info().defaults.clone(),
         Writable::Stream(_) => BTreeMap::new(),
     };
     for field in &all {
@@ -223,7 +216,7 @@ async fn check(ctx: &StatementContext<'_>, with: Option<&With>, insert: &Insert)
         }
     };
     let written = match &target {
-        Writable::Table(table) | Writable::Branch(table, _) => table.info().schema.clone(),
+        Writable::Table(table) => table.info().schema.clone(),
         Writable::Stream(_) => Arc::new(Schema::new(columns.clone())),
     };
     let list = match &insert.returning {
@@ -489,7 +482,7 @@ async fn plan(
     let put = |plan| put(plan, &rows, &written);
     let own = match (&checked.target, target) {
         (_, Some(_)) | (Writable::Stream(_), None) => None,
-        (Writable::Table(table) | Writable::Branch(table, _), None) => Some(Target {
+        (Writable::Table(table), None) => Some(Target {
             table: Arc::clone(table),
             rows: Arc::new(Replaced { schema: checked.written.clone(), read: AtomicBool::default() }),
         }),

@@ -2,7 +2,7 @@
 
 use sqlparser::ast;
 
-use super::change::find_table_named;
+use super::change::find_table_or_branch;
 use crate::SqlError;
 use crate::dialect::Name;
 use crate::error::Result;
@@ -21,7 +21,7 @@ pub(super) async fn truncate(ctx: &StatementContext<'_>, what: &ast::Truncate) -
     };
     let name = Name::from_object_name(&target.name)
         .ok_or_else(|| SqlError::syntax(format!("invalid name: {}", target.name)))?;
-    let table = run::guard(&ctx.cancel, ctx.deadline, find_table_named(ctx, &name)).await?;
+    let table = run::guard(&ctx.cancel, ctx.deadline, find_table_or_branch(ctx, &name)).await?;
     // Whether a commit took place must be known.
     run::detached(ctx, async move { Ok(table.overwrite(None, false).await?) }).await?;
     Ok(Outcome::done("TRUNCATE TABLE"))

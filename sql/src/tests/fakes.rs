@@ -130,6 +130,7 @@ impl Table {
                 partition_by: table.partition_by.clone(),
                 properties: table.properties.clone(),
                 current_snapshot: None,
+                branch: None,
             },
             rows: Arc::default(),
         }

@@ -28,19 +28,20 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{DataFile, FormatVersion, Operation};
+use iceberg::spec::{DataFile, FormatVersion, MAIN_BRANCH, Operation};
 use tidewater_catalogs::{
     ChangeKind, Changed, Error, ErrorKind, Repeated, Result, ReturnedRows, StagedFiles, StagingWriter, TableChange,
     TargetRows,
 };
 use uuid::Uuid;
 
-use crate::attempts::{self, Commit};
+use crate::attempts::Commit;
 use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
-use crate::draft::{Check, Draft};
+use crate::draft::Check;
 use crate::lake::Lake;
 use crate::lineage::{self, Settled};
+use crate::onto::Onto;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
@@ -62,8 +63,7 @@ pub(crate) struct RowChange {
     mode: Mode,
     isolation: Isolation,
     places: Arc<Places>,
-    /// That takes the change, instead of the catalog.
-    draft: Option<Arc<Draft>>,
+    onto: Onto,
 }
 
 impl std::fmt::Debug for RowChange {
@@ -86,16 +86,11 @@ struct Outcome {
 }
 
 impl RowChange {
-    pub(crate) fn new(
-        lake: Arc<Lake>,
-        state: Arc<TableState>,
-        kind: ChangeKind,
-        draft: Option<Arc<Draft>>,
-    ) -> Result<Self> {
+    pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>, kind: ChangeKind, onto: Onto) -> Result<Self> {
         writable(&state.metadata)?;
         let properties = state.metadata.properties();
         let (mode, isolation) = (mode::mode(properties, kind)?, mode::isolation(properties, kind)?);
-        Ok(Self { lake, state, mode, isolation, places: Arc::default(), draft })
+        Ok(Self { lake, state, mode, isolation, places: Arc::default(), onto })
     }
 
     fn check(&self, touched: Vec<Arc<TargetFile>>) -> Check {
@@ -103,7 +98,7 @@ impl RowChange {
     }
 
     fn settled(&self) -> Settled {
-        self.draft.as_ref().map_or(Settled::ALL, |draft| draft.settled())
+        self.onto.draft().map_or(Settled::ALL, |draft| draft.settled())
     }
 
     /// Takes the query's answer in: marks, and rows that come.
@@ -239,7 +234,7 @@ impl TableChange for RowChange {
             Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
         let (marks, changed) = self.take(input, repeated, returned, &mut writer).await?;
         if changed == Changed::default() {
-            if let Some(draft) = &self.draft {
+            if let Some(draft) = self.onto.draft() {
                 draft.rest_on(self.check(Vec::new()));
             }
             return Ok(changed);
@@ -248,14 +243,8 @@ impl TableChange for RowChange {
         rewrite(&self.state, std::mem::take(&mut outcome.rewrite), self.settled(), &mut writer).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
-        let done = match &self.draft {
-            None => attempts::commit(&self.lake, &self.state, commit, &what).await,
-            Some(draft) => {
-                let check = self.check(what.outcome.touched.clone());
-                draft.take(&what, entered, Some(check)).await
-            }
-        };
-        done.map_err(|e| e.with_context("table", &self.state.name))?;
+        let check = || Some(self.check(what.outcome.touched.clone()));
+        self.onto.commit(&self.lake, &self.state, (commit, entered), &what, check).await?;
         Ok(changed)
     }
 }
@@ -271,8 +260,11 @@ struct Rows<'a> {
 #[async_trait]
 impl Commit for Rows<'_> {
     async fn stage(&self, base: &Base) -> Result<Staged> {
-        let RowChange { lake, state, places, isolation, .. } = self.change;
-        let base = valid::check(state, base, &self.outcome.touched, places, *isolation).await?;
+        let RowChange { lake, state, places, isolation, onto, .. } = self.change;
+        let seen = base.on_branch(onto.branch())?;
+        let seen = valid::check(state, &seen, &self.outcome.touched, places, *isolation).await?;
+        let manifests = if onto.branch().is_none() { seen.manifests } else { None };
+        let base = Base { manifests, ..base.clone() };
         let metadata = &base.state.metadata;
         let add = self.files.files.iter().map(|f| from_staged(metadata, f)).collect::<Result<Vec<_>>>()?;
         let takes = !self.outcome.remove.is_empty() || !self.outcome.deletes.is_empty();
@@ -289,9 +281,13 @@ impl Commit for Rows<'_> {
             remove: Removal::Files(self.outcome.remove.clone()),
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
             anchor: None,
-            branch: None,
+            branch: onto.branch().map(str::to_owned),
         };
         stage(&base, change, lake.now_ms()).await
+    }
+
+    fn branch(&self) -> &str {
+        self.change.onto.branch().unwrap_or(MAIN_BRANCH)
     }
 }
 

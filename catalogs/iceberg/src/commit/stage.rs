@@ -55,6 +55,12 @@ impl Base {
         Ok(Next { location: location.clone(), file: Some((location, file)), json: Some(Arc::new(json)) })
     }
 
+    /// The same as a branch has it; main where none is named.
+    pub(crate) fn on_branch(&self, branch: Option<&str>) -> Result<Base> {
+        let Some(branch) = branch else { return Ok(self.clone()) };
+        Ok(Base { state: Arc::new(self.state.on_branch(branch)?), manifests: None, json: self.json.clone() })
+    }
+
     /// A change that brings no snapshot and lets references name what they named: `change` is what made `built`.
     pub(crate) fn without_snapshot(
         &self,

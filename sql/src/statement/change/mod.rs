@@ -56,9 +56,8 @@ pub(super) const RUNS: u32 = 10;
 
 /// What rows can be written to.
 pub(super) enum Writable {
+    /// Or a branch of it.
     Table(Arc<dyn LakeTable>),
-    /// A branch of a table other than main.
-    Branch(Arc<dyn LakeTable>, String),
     Stream(Arc<StreamRelation>),
 }
 
@@ -87,7 +86,12 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
             past: Some(Past { version: TableVersion::Branch(branch), .. }),
             table,
             ..
-        })) => Writable::Branch(table, branch),
+        })) => {
+            if ctx.in_block {
+                return Err(not_in_block("a branch"));
+            }
+            Writable::Table(table.branch(&branch).await?)
+        }
         Some(Relation::Table(TableRelation { past: Some(past), .. })) => {
             return Err(SqlError::unsupported(format!("{} of a table cannot be written to", past.version))
                 .with_hint("Write to the table itself."));
@@ -96,32 +100,35 @@ pub(super) async fn find_writable(ctx: &StatementContext<'_>, name: &Name) -> Re
             Some(block) => block.draft(ctx.engine, &found.table.info().name).await?,
             None => found.table,
         }),
+        Some(Relation::Stream(_)) if ctx.in_block => return Err(not_in_block("a stream")),
         Some(Relation::Stream(stream)) => Writable::Stream(stream),
     };
-    if ctx.in_block && !matches!(found, Writable::Table(_)) {
-        let what = if matches!(found, Writable::Stream(_)) { "a stream" } else { "a branch" };
-        return Err(SqlError::unsupported(format!("writing to {what} inside a transaction block is not supported"))
-            .with_detail("It could not be rolled back.")
-            .with_hint("Run the statement outside of BEGIN … COMMIT (in drivers: with autocommit on)."));
-    }
     Ok((shown, found))
 }
 
-/// The table of that name.
+fn not_in_block(what: &str) -> SqlError {
+    SqlError::unsupported(format!("writing to {what} inside a transaction block is not supported"))
+        .with_detail("It could not be rolled back.")
+        .with_hint("Run the statement outside of BEGIN … COMMIT (in drivers: with autocommit on).")
+}
+
+/// The table of that name, for what is done to all of it, and not to one branch.
 pub(super) async fn find_table_named(ctx: &StatementContext<'_>, name: &Name) -> Result<Arc<dyn LakeTable>> {
+    let table = find_table_or_branch(ctx, name).await?;
+    match &table.info().branch {
+        None => Ok(table),
+        Some(_) => Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is a branch", name.0.join(".")))
+            .with_hint("Name the table.")),
+    }
+}
+
+pub(super) async fn find_table_or_branch(ctx: &StatementContext<'_>, name: &Name) -> Result<Arc<dyn LakeTable>> {
     match find_writable(ctx, name).await? {
         (_, Writable::Table(table)) => Ok(table),
         (shown, Writable::Stream(_)) => {
             Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table")))
         }
-        (_, Writable::Branch(..)) => Err(branch_refused("this statement on a branch is not supported yet")),
     }
-}
-
-/// 0A000 for what INSERT INTO alone can do yet.
-pub(super) fn branch_refused(what: &str) -> SqlError {
-    SqlError::unsupported(what)
-        .with_hint("INSERT INTO writes to a branch; make it the current one with fast_forward for all else.")
 }
 
 /// A statement that changes rows.
@@ -225,9 +232,6 @@ async fn find_table(
             .with_hint("Leave FOR … AS OF out to change the current rows."));
     }
     let (shown, found) = find_target(ctx, name).await?;
-    if let Writable::Branch(..) = found {
-        return Err(branch_refused("rows of a branch cannot be changed yet"));
-    }
     let Writable::Table(table) = found else {
         return Err(SqlError::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{shown}\" is not a table"))
             .with_detail("The records of a topic cannot be changed.")
