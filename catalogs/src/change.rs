@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 
-use crate::Result;
+use crate::{Result, Runner};
 
 /// The column behind the table's own in [`TargetRows::provider`]: where a row lies, as `uint64`. It means something
 /// to the change that gave it, and to nobody else.
@@ -64,5 +64,5 @@ pub trait TableChange: TargetRows {
     ///
     /// `Conflict`: the table was changed meanwhile so that this change would be another one now; nothing was done, and
     /// it can be made anew on a newer state.
-    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed>;
+    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated, runner: &Runner) -> Result<Changed>;
 }

@@ -38,6 +38,7 @@ mod rest;
 mod rewrite;
 pub mod scan;
 pub mod schema;
+mod sort_order;
 mod state;
 mod storage;
 mod table;

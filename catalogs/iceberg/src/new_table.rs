@@ -11,6 +11,7 @@ use tidewater_catalogs::{Error, NewTable, PartitionField, Result, Transform};
 
 use crate::error;
 use crate::schema::to_iceberg;
+use crate::sort_order::sort_order;
 use crate::storage::{Storage, check_location};
 use crate::writer::check_properties;
 
@@ -32,6 +33,7 @@ pub(crate) fn check_name(kind: &str, name: &str) -> Result<()> {
 pub(crate) struct Checked {
     pub(crate) schema: Arc<iceberg::spec::Schema>,
     pub(crate) spec: UnboundPartitionSpec,
+    pub(crate) order: SortOrder,
     pub(crate) properties: HashMap<String, String>,
 }
 
@@ -41,6 +43,7 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
     }
     let schema = Arc::new(to_iceberg(&table.schema)?);
     let spec = partition_spec(&schema, &table.partition_by)?;
+    let order = sort_order(&schema, &table.sort_by)?;
     let mut all: HashMap<String, String> = defaults.clone().into_iter().collect();
     all.extend(table.properties.clone());
     if let Some(comment) = &table.comment {
@@ -53,7 +56,7 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
             .with_hint("Leave \"format-version\" out, or set it to \"2\"."));
     }
     check_properties(&all)?;
-    Ok(Checked { schema, spec, properties: all })
+    Ok(Checked { schema, spec, order, properties: all })
 }
 
 pub(crate) fn new_metadata(
@@ -62,7 +65,7 @@ pub(crate) fn new_metadata(
     table: NewTable,
 ) -> Result<TableMetadata> {
     let uuid = uuid::Uuid::now_v7();
-    let Checked { schema, spec, properties } = checked(defaults, &table)?;
+    let Checked { schema, spec, order, properties } = checked(defaults, &table)?;
     let location = match table.location {
         Some(location) => {
             check_location(&location)?;
@@ -74,16 +77,10 @@ pub(crate) fn new_metadata(
             format!("{}/{}/{}{}", storage.warehouse(), folders.join("/"), folder(&table.name.name), ours(uuid))
         }
     };
-    let builder = TableMetadataBuilder::new(
-        schema.as_ref().clone(),
-        spec,
-        SortOrder::unsorted_order(),
-        location,
-        FormatVersion::V2,
-        properties,
-    )
-    .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?
-    .assign_uuid(uuid);
+    let builder =
+        TableMetadataBuilder::new(schema.as_ref().clone(), spec, order, location, FormatVersion::V2, properties)
+            .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?
+            .assign_uuid(uuid);
     Ok(builder.build().map_err(|e| error::iceberg("build table metadata", e))?.metadata)
 }
 

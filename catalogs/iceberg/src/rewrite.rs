@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::physical_plan::execute_stream;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
-use tidewater_catalogs::{Result, StagingWriter};
+use tidewater_catalogs::{Result, Runner, StagingWriter};
 
 use crate::scan;
 use crate::state::TableState;
@@ -15,16 +15,28 @@ pub(crate) async fn rewrite(
     state: &Arc<TableState>,
     files: HashMap<String, Arc<[u64]>>,
     writer: &mut Box<dyn StagingWriter>,
+    runner: &Runner,
 ) -> Result<()> {
     if files.is_empty() {
         return Ok(());
     }
-    let provider = scan::remains(Arc::clone(state), files)?;
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
-    let plan = provider.scan(&session.state(), None, &[], None).await?;
-    let mut rows = execute_stream(plan, session.task_ctx())?;
+    let mut rows = remains(state, files, None, runner).await?;
     while let Some(batch) = rows.next().await {
         writer.write(batch?).await?;
     }
     Ok(())
+}
+
+/// What is left of data files, in some of the table's columns or all.
+pub(crate) async fn remains(
+    state: &Arc<TableState>,
+    files: HashMap<String, Arc<[u64]>>,
+    columns: Option<&Vec<usize>>,
+    runner: &Runner,
+) -> Result<SendableRecordBatchStream> {
+    let provider = scan::remains(Arc::clone(state), files)?;
+    let config = SessionConfig::new().with_target_partitions(1);
+    let session = SessionContext::new_with_config_rt(config, runner.task().runtime_env());
+    let plan = provider.scan(&session.state(), columns, &[], None).await?;
+    Ok(runner.run(plan))
 }

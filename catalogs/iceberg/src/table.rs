@@ -10,7 +10,7 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{
     Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
+    ReferenceChange, Result, RowOrder, Runner, SnapshotInfo, StagedFiles, TableChange, TableCompaction, TableInfo,
     TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
@@ -25,10 +25,11 @@ use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
 use crate::scan;
 use crate::schema::without_ids;
+use crate::sort_order::sort_fields;
 use crate::state::TableState;
 use crate::vacuum;
 use crate::version::{self, Found};
-use crate::writer::{FileWriter, from_staged};
+use crate::writer::{ArrangedWriter, from_staged};
 
 /// One loaded state of a table, for SQL.
 pub(crate) struct IcebergTable {
@@ -62,10 +63,15 @@ impl IcebergTable {
         version::find(&self.state.name, &self.state.metadata, &references, version)
     }
 
-    async fn append_rows(&self, branch: Option<&str>, input: SendableRecordBatchStream) -> Result<u64> {
+    async fn append_rows(
+        &self,
+        branch: Option<&str>,
+        input: SendableRecordBatchStream,
+        runner: &Runner,
+    ) -> Result<u64> {
         let commit = Uuid::now_v7();
         let _entered = self.lake.in_flight.enter(commit);
-        let files = self.stage_rows(commit, input).await?;
+        let files = self.stage_rows(commit, input, runner).await?;
         let rows = files.rows();
         if rows > 0 {
             let schema_id = self.state.metadata.current_schema_id();
@@ -76,9 +82,13 @@ impl IcebergTable {
         Ok(rows)
     }
 
-    async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
-        let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+    async fn stage_rows(
+        &self,
+        commit: Uuid,
+        mut input: SendableRecordBatchStream,
+        runner: &Runner,
+    ) -> Result<StagedFiles> {
+        let mut writer = ArrangedWriter::new(&self.state, commit, None, runner)?;
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }
@@ -214,12 +224,12 @@ impl LakeTable for IcebergTable {
         metadata_tables::provider(kind, Told { state: Arc::clone(&self.state), references, snapshot })
     }
 
-    async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
-        self.append_rows(None, input).await
+    async fn append(&self, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64> {
+        self.append_rows(None, input, runner).await
     }
 
-    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream) -> Result<u64> {
-        self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input).await
+    async fn append_to_branch(&self, branch: &str, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64> {
+        self.append_rows(Some(branch).filter(|branch| *branch != MAIN_BRANCH), input, runner).await
     }
 
     async fn change_reference(&self, change: &ReferenceChange) -> Result<Moved> {
@@ -236,11 +246,11 @@ impl LakeTable for IcebergTable {
         alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
     }
 
-    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool, runner: &Runner) -> Result<u64> {
         let commit = Uuid::now_v7();
         let _entered = self.lake.in_flight.enter(commit);
         let files = match input {
-            Some(input) => self.stage_rows(commit, input).await?,
+            Some(input) => self.stage_rows(commit, input, runner).await?,
             None => StagedFiles::default(),
         };
         let rows = files.rows();
@@ -250,8 +260,8 @@ impl LakeTable for IcebergTable {
         Ok(rows)
     }
 
-    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
-        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
+    fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {
+        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files, order)?))
     }
 
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
@@ -279,6 +289,7 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
             .filter_map(|field| Some((field.name.clone(), field.doc.clone()?)))
             .collect(),
         partition_by: partition_fields(metadata),
+        sort_by: sort_fields(metadata),
         properties: metadata.properties().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         current_snapshot: metadata.current_snapshot().map(|s| snapshot_info(s)),
     })

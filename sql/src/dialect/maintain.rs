@@ -1,10 +1,12 @@
 //! OPTIMIZE and VACUUM.
 
 use sqlparser::tokenizer::Token;
+use tidewater_catalogs::RowOrder;
 
 use super::ast::{Optimize, RetainFor, Statement, Vacuum};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{bad_value, refused};
+use super::write_order::{curve_columns, sort_fields};
 
 pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     if c.is_at(0, "OPTIMIZE") {
@@ -16,19 +18,20 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     }
 }
 
-/// `OPTIMIZE table [WHERE …] [DRY RUN]`.
+/// `OPTIMIZE table [WHERE …] [ORDER BY (…) | ZORDER BY (…)] [DRY RUN]`.
 fn optimize(c: &mut Cursor<'_>) -> Parsed<Statement> {
     c.advance();
     c.eat(&["TABLE"]);
     let name = c.name()?;
     let filter = if c.eat(&["WHERE"]) { Some(c.expr()?) } else { None };
-    if c.is_at(0, "ZORDER") || c.is_at(0, "SORT") || c.sees(&["ORDER", "BY"]) {
-        return Err(c.fail(refused(
-            "OPTIMIZE with an order of rows is not supported yet",
-            "Leave it out: small files are written together, rows in the order in which they lie.",
-        )));
-    }
-    Ok(Statement::Optimize(Box::new(Optimize { name, filter, dry_run: c.eat(&["DRY", "RUN"]) })))
+    let order = if c.eat(&["ORDER", "BY"]) || c.eat(&["SORT", "BY"]) {
+        Some(RowOrder::By(sort_fields(c)?))
+    } else if c.eat(&["ZORDER", "BY"]) {
+        Some(RowOrder::Curve(curve_columns(c)?))
+    } else {
+        None
+    };
+    Ok(Statement::Optimize(Box::new(Optimize { name, filter, order, dry_run: c.eat(&["DRY", "RUN"]) })))
 }
 
 /// `VACUUM table [RETAIN '7 days' | RETAIN n {SNAPSHOTS | HOURS}] [DRY RUN]`.

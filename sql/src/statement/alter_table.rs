@@ -58,7 +58,13 @@ pub(super) async fn alter_table(ctx: &StatementContext<'_>, alter: &AlterTable) 
 /// Files of a flow are written with the columns that its query has.
 async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterations: &[Alteration]) -> Result<()> {
     let harmless = |a: &Alteration| {
-        matches!(a, Alteration::SetProperties(_) | Alteration::ResetProperties(_) | Alteration::CommentColumn { .. })
+        matches!(
+            a,
+            Alteration::SetProperties(_)
+                | Alteration::ResetProperties(_)
+                | Alteration::CommentColumn { .. }
+                | Alteration::SetSortOrder(_)
+        )
     };
     if alterations.iter().all(harmless) {
         return Ok(());

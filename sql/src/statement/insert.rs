@@ -24,6 +24,7 @@ use crate::plan::relation::StreamRelation;
 use crate::plan::{Planner, Purpose, Target, assign, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::work;
 use crate::{SqlError, SqlState};
 
 struct Checked {
@@ -61,12 +62,12 @@ pub(super) async fn execute(ctx: &StatementContext<'_>, insert: &Insert, prepare
         Ok((checked, stream))
     })
     .await?;
-    let name = checked.name.clone();
+    let (name, runner) = (checked.name.clone(), work::runner(ctx)?);
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
+        Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream, &runner).await?) }).await?,
         Writable::Branch(table, branch) => {
-            run::detached(ctx, async move { Ok(table.append_to_branch(&branch, stream).await?) }).await?
+            run::detached(ctx, async move { Ok(table.append_to_branch(&branch, stream, &runner).await?) }).await?
         }
         Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
@@ -95,7 +96,8 @@ async fn overwrite(ctx: &StatementContext<'_>, insert: &Insert, prepared: &Prepa
             Ok((target.table, stream, replaced.read.load(Ordering::Relaxed)))
         })
         .await?;
-        let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here).await?) }).await;
+        let runner = work::runner(ctx)?;
+        let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here, &runner).await?) }).await;
         match done {
             Ok(written) => return Ok(Outcome::done(format!("INSERT 0 {written}"))),
             Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {}

@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use iceberg::TableRequirement;
-use iceberg::spec::{MAIN_BRANCH, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
-use tidewater_catalogs::{Alteration, Error, ErrorKind, Result};
+use iceberg::spec::{MAIN_BRANCH, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
+use tidewater_catalogs::{Alteration, Error, ErrorKind, Result, SortField};
 
 use crate::commit::reshape;
 use crate::error;
 use crate::lake::Lake;
+use crate::sort_order::sort_order;
 use crate::state::TableState;
 use crate::writer::{check_properties, writable};
 use columns::Columns;
@@ -32,6 +33,8 @@ enum New<T> {
 struct Altered {
     schema: Option<New<Schema>>,
     spec: Option<New<UnboundPartitionSpec>>,
+    /// A number is given to it where no order of the table has been the same.
+    order: Option<SortOrder>,
     set: HashMap<String, String>,
     reset: Vec<String>,
 }
@@ -62,6 +65,7 @@ fn requirements(metadata: &TableMetadata) -> Vec<TableRequirement> {
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
         TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
         TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
+        TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: metadata.default_sort_order_id() },
         TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
     ]
 }
@@ -80,6 +84,11 @@ fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetada
         Some(New::Made(spec)) => builder = builder.add_default_partition_spec(spec.clone()).map_err(partitions)?,
         None => {}
     }
+    if let Some(order) = &altered.order {
+        let sorting = |e| error::iceberg("change the sort order", e);
+        builder =
+            builder.add_sort_order(order.clone()).map_err(sorting)?.set_default_sort_order(-1).map_err(sorting)?;
+    }
     if !altered.set.is_empty() {
         builder = builder.set_properties(altered.set.clone()).map_err(|e| error::iceberg("set properties", e))?;
     }
@@ -93,6 +102,7 @@ fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetada
 fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Option<Altered>> {
     let mut columns = Columns::new(metadata);
     let mut partitions = Vec::new();
+    let mut sort_by: Option<&[SortField]> = None;
     let (mut set, mut reset): (HashMap<String, String>, Vec<String>) = (HashMap::new(), Vec::new());
     for alteration in alterations {
         match alteration {
@@ -106,6 +116,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             Alteration::AddPartition(_) | Alteration::DropPartition(_) | Alteration::ReplacePartition { .. } => {
                 partitions.push(alteration);
             }
+            Alteration::SetSortOrder(fields) => sort_by = Some(fields),
             Alteration::SetProperties(properties) => {
                 reset.retain(|key| !properties.contains_key(key));
                 set.extend(properties.clone());
@@ -119,6 +130,8 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     let schema = columns.into_schema(metadata)?;
     let current = schema.as_ref().map_or_else(|| Arc::clone(metadata.current_schema()), |s| Arc::new(s.clone()));
     let spec = partitions::changed(metadata, &current, &partitions)?;
+    let order = sort_by.map(|fields| sort_order(&current, fields)).transpose()?;
+    let order = order.filter(|order| order.fields != metadata.default_sort_order().fields);
     set.retain(|key, value| metadata.properties().get(key) != Some(value));
     reset.retain(|key| metadata.properties().contains_key(key));
     if let Some(version) = set.get("format-version") {
@@ -131,7 +144,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     if !set.is_empty() {
         check_properties(&properties)?;
     }
-    if schema.is_some() || spec.is_some() {
+    if schema.is_some() || spec.is_some() || order.is_some() {
         writable(metadata)?;
     }
     let schema = schema.map(|schema| {
@@ -151,6 +164,6 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             None => New::Made(spec),
         }
     });
-    let nothing = schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
-    Ok((!nothing).then_some(Altered { schema, spec, set, reset }))
+    let nothing = schema.is_none() && spec.is_none() && order.is_none() && set.is_empty() && reset.is_empty();
+    Ok((!nothing).then_some(Altered { schema, spec, order, set, reset }))
 }

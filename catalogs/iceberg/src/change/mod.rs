@@ -27,7 +27,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, Operation};
 use tidewater_catalogs::{
-    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, StagedFiles, StagingWriter, TableChange, TargetRows,
+    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, Runner, StagedFiles, StagingWriter, TableChange,
+    TargetRows,
 };
 use uuid::Uuid;
 
@@ -38,7 +39,7 @@ use crate::lake::Lake;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
-use crate::writer::{FileWriter, from_staged, writable};
+use crate::writer::{ArrangedWriter, from_staged, writable};
 use marks::Marks;
 use mode::Mode;
 pub(crate) use mode::{Isolation, check as check_properties};
@@ -170,17 +171,16 @@ impl TargetRows for RowChange {
 
 #[async_trait]
 impl TableChange for RowChange {
-    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated) -> Result<Changed> {
+    async fn apply(&self, input: SendableRecordBatchStream, repeated: Repeated, runner: &Runner) -> Result<Changed> {
         let commit = Uuid::now_v7();
         let _entered = self.lake.in_flight.enter(commit);
-        let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+        let mut writer = ArrangedWriter::new(&self.state, commit, None, runner)?;
         let (marks, changed) = self.take(input, repeated, &mut writer).await?;
         if changed == Changed::default() {
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
-        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), &mut writer).await?;
+        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), &mut writer, runner).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
         let done = attempts::commit(&self.lake, &self.state, commit, &what).await;

@@ -252,6 +252,7 @@ impl<'a> Planner<'a> {
                 size_bytes: file.file_size_in_bytes(),
                 deletes: position_deletes.clone(),
                 equality_deletes: !equality.is_empty(),
+                sort_order_id: file.sort_order_id(),
             })
         })?;
         let task = FileTask {

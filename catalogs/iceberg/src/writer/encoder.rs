@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use iceberg::spec::{PartitionSpecRef, SchemaRef as IcebergSchemaRef, Struct, TableMetadata};
@@ -12,6 +12,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tidewater_catalogs::{CommitUuid, Error, ErrorKind, Result, StagedFile, StagedFiles};
 
 use super::columns::{count_nans, fit};
+use super::follow::{Follower, Sorted};
+use super::keys::exact;
 use super::metrics::{Finished, data_file};
 use super::split::Splitter;
 use super::to_staged;
@@ -30,6 +32,20 @@ const HELD_BYTES: usize = 64 << 20;
 /// Bounds in page and column index; longer ones cost more than they prune.
 const PARQUET_BOUND_LENGTH: usize = 64;
 
+/// Rows of a sorted run that are encoded at a time.
+const RUN_BATCH_ROWS: usize = 8192;
+
+/// What is done with rows of a partition that has no open file where no more may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fan {
+    /// The largest file is closed for theirs.
+    Close,
+    /// They are given back, to come again when they lie together.
+    Overflow,
+    /// Rows come partition by partition, and one file is open.
+    One,
+}
+
 /// Turns batches into files. Everything here blocks.
 pub(super) struct Encoder {
     storage: Storage,
@@ -41,6 +57,10 @@ pub(super) struct Encoder {
     properties: Arc<WriterProperties>,
     target_bytes: u64,
     open_limit: usize,
+    fan: Fan,
+    /// See [`Fan::Overflow`].
+    pub(super) overflow: Vec<Vec<ArrayRef>>,
+    follower: Option<Follower>,
     directory: String,
     /// `<commit>-<random>`: two writers of one commit do not meet.
     prefix: String,
@@ -57,6 +77,7 @@ struct OpenFile {
     location: String,
     partition: Struct,
     nans: Vec<Option<u64>>,
+    sorted: Sorted,
     memory: usize,
 }
 
@@ -65,6 +86,7 @@ impl Encoder {
         storage: Storage,
         state: &TableState,
         commit: CommitUuid,
+        fan: Fan,
         buffered: Arc<AtomicUsize>,
     ) -> Result<Self> {
         let metadata = Arc::clone(&state.metadata);
@@ -91,6 +113,9 @@ impl Encoder {
             properties: Arc::new(writer_properties(options)?),
             target_bytes: p::get(options, p::TARGET_FILE_BYTES)?.max(1),
             open_limit: p::get(options, p::OPEN_FILES)?.max(1) as usize,
+            fan,
+            overflow: Vec::new(),
+            follower: Follower::new(&metadata)?,
             directory,
             prefix: format!("{commit}-{}", &random[..8]),
             next_file: 0,
@@ -108,13 +133,17 @@ impl Encoder {
         }
         let columns = fit(&self.arrow_schema, batch)?;
         match self.splitter.take() {
-            None => self.write_part(&[], Struct::empty(), columns)?,
+            None => {
+                self.write_part(&[], Struct::empty(), columns)?;
+            }
             Some(mut splitter) => {
                 let parts = splitter.split(&columns);
                 self.splitter = Some(splitter);
+                let mut overflow = Vec::new();
                 for part in parts? {
-                    self.write_part(&part.key, part.values, part.columns)?;
+                    overflow.extend(self.write_part(&part.key, part.values, part.columns)?);
                 }
+                self.keep_overflow(&overflow)?;
             }
         }
         self.bound_memory()?;
@@ -122,22 +151,74 @@ impl Encoder {
         Ok(())
     }
 
+    /// Sorts the rows in the table's order, and ends all files behind them.
+    pub(super) fn write_run(&mut self, batches: &[RecordBatch]) -> Result<()> {
+        let mut fitted = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let columns = exact(&fit(&self.arrow_schema, batch)?, &self.arrow_schema)?;
+            fitted.push(RecordBatch::try_new(Arc::clone(&self.arrow_schema), columns)?);
+        }
+        let rows = arrow::compute::concat_batches(&self.arrow_schema, &fitted)?;
+        drop(fitted);
+        let Some(follower) = &self.follower else { return self.write(&rows) };
+        let order = follower.order(rows.columns())?;
+        for some in order.chunks(RUN_BATCH_ROWS) {
+            let some = UInt32Array::from(some.to_vec());
+            self.write(&arrow::compute::take_record_batch(&rows, &some)?)?;
+        }
+        self.close_all()
+    }
+
+    pub(super) fn has_order(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    pub(super) fn set_fan(&mut self, fan: Fan) {
+        self.fan = fan;
+    }
+
+    fn close_all(&mut self) -> Result<()> {
+        std::mem::take(&mut self.open).into_values().try_for_each(|file| self.close(file))
+    }
+
     pub(super) fn finish(mut self) -> Result<StagedFiles> {
-        for (_, file) in std::mem::take(&mut self.open) {
-            self.close(file)?;
+        self.close_all()?;
+        if !self.overflow.is_empty() {
+            return Err(Error::internal("rows without an open file were left behind"));
         }
         self.sync()?;
         self.publish();
         Ok(StagedFiles { files: self.done })
     }
 
-    fn write_part(&mut self, key: &[u8], partition: Struct, columns: Vec<ArrayRef>) -> Result<()> {
+    /// Rows of many partitions as one batch again.
+    fn keep_overflow(&mut self, parts: &[Vec<ArrayRef>]) -> Result<()> {
+        let width = parts.first().map_or(0, Vec::len);
+        let whole = (0..width).map(|column| {
+            let pieces: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
+            arrow::compute::concat(&pieces)
+        });
+        let whole: Vec<ArrayRef> = whole.collect::<Result<_, _>>()?;
+        if !whole.is_empty() {
+            self.overflow.push(whole);
+        }
+        Ok(())
+    }
+
+    /// Rows of one partition; they come back where no file may be opened for them.
+    fn write_part(&mut self, key: &[u8], partition: Struct, columns: Vec<ArrayRef>) -> Result<Option<Vec<ArrayRef>>> {
         if !self.open.contains_key(key) {
-            if self.open.len() >= self.open_limit
-                && let Some(largest) = self.largest(|f| f.writer.bytes_written() + f.memory)
-                && let Some(file) = self.open.remove(&largest)
-            {
-                self.close(file)?;
+            if self.fan == Fan::One {
+                self.close_all()?;
+            } else if self.open.len() >= self.open_limit {
+                if self.fan == Fan::Overflow {
+                    return Ok(Some(columns));
+                }
+                if let Some(largest) = self.largest(|f| f.writer.bytes_written() + f.memory)
+                    && let Some(file) = self.open.remove(&largest)
+                {
+                    self.close(file)?;
+                }
             }
             let file = self.create(partition)?;
             self.open.insert(key.into(), file);
@@ -146,6 +227,10 @@ impl Encoder {
             return Err(Error::internal("a file that was just opened is not there"));
         };
         let nans: Vec<Option<u64>> = columns.iter().map(count_nans).collect();
+        if let Some(follower) = &self.follower {
+            let before = std::mem::replace(&mut file.sorted, Sorted::No);
+            file.sorted = follower.follow(before, &columns)?;
+        }
         let batch = unchecked(columns)?;
         file.writer.write(&batch).map_err(|e| encode_error(&file.location, e))?;
         for (total, more) in file.nans.iter_mut().zip(nans) {
@@ -161,7 +246,7 @@ impl Encoder {
         {
             self.close(file)?;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn create(&mut self, partition: Struct) -> Result<OpenFile> {
@@ -172,7 +257,7 @@ impl Encoder {
         let writer = ArrowWriter::try_new(sink, Arc::clone(&self.arrow_schema), Some(self.properties.as_ref().clone()))
             .map_err(|e| encode_error(&location, e))?;
         let nans = vec![None; self.arrow_schema.fields().len()];
-        Ok(OpenFile { writer, location, partition, nans, memory: 0 })
+        Ok(OpenFile { writer, location, partition, nans, sorted: Sorted::Upto(None), memory: 0 })
     }
 
     fn close(&mut self, mut file: OpenFile) -> Result<()> {
@@ -183,6 +268,7 @@ impl Encoder {
         if self.unsynced.len() >= UNSYNCED_FILES || held >= HELD_BYTES {
             self.sync()?;
         }
+        let order = self.follower.as_ref().filter(|_| matches!(file.sorted, Sorted::Upto(_))).map(|f| f.order_id);
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
         let entry = data_file(Finished {
             schema: &self.schema,
@@ -190,6 +276,7 @@ impl Encoder {
             location: &file.location,
             size_bytes,
             spec_id: self.spec.spec_id(),
+            sort_order_id: order,
             partition: file.partition,
             nans: ids.zip(file.nans).filter_map(|(id, count)| Some((id, count?))).collect(),
         })?;

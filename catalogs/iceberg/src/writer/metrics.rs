@@ -19,6 +19,8 @@ pub(super) struct Finished<'a> {
     pub(super) location: &'a str,
     pub(super) size_bytes: u64,
     pub(super) spec_id: i32,
+    /// Where all rows come in that order.
+    pub(super) sort_order_id: Option<i32>,
     pub(super) partition: Struct,
     /// By field id.
     pub(super) nans: HashMap<i32, u64>,
@@ -38,7 +40,11 @@ pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
     let offsets = file.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
     let rows = u64::try_from(file.footer.file_metadata().num_rows())
         .map_err(|e| Error::internal("negative row count").with_source(e))?;
-    DataFileBuilder::default()
+    let mut builder = DataFileBuilder::default();
+    if let Some(id) = file.sort_order_id {
+        builder.sort_order_id(id);
+    }
+    builder
         .content(DataContentType::Data)
         .file_path(file.location.to_string())
         .file_format(DataFileFormat::Parquet)

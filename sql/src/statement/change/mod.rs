@@ -32,6 +32,7 @@ use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation}
 use crate::plan::{Planned, Planner, Purpose, TARGET, Target, parameters, rewrite};
 use crate::run;
 use crate::session::{Outcome, Prepared, ResultColumn, StatementContext};
+use crate::work;
 use crate::{SqlError, SqlState};
 
 /// Held until the change is done.
@@ -293,10 +294,10 @@ pub(super) async fn execute(
             Ok((begun.change, rows, turn))
         })
         .await?;
-        let repeated = statement.repeated();
+        let (repeated, runner) = (statement.repeated(), work::runner(ctx)?);
         // From here on only the rows can be cancelled: whether a commit took place must be known.
         let done = run::detached(ctx, async move {
-            let done = change.apply(rows, repeated).await;
+            let done = change.apply(rows, repeated, &runner).await;
             drop(turn);
             Ok(done?)
         })
