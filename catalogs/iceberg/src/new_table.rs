@@ -13,7 +13,7 @@ use crate::error;
 use crate::schema::to_iceberg;
 use crate::sort_order::sort_order;
 use crate::storage::{Storage, check_location};
-use crate::writer::check_properties;
+use crate::writer::{check_columns, check_properties};
 
 /// The end of every location that this catalog chose: a name that is used again gets another folder.
 pub(crate) fn ours(uuid: uuid::Uuid) -> String {
@@ -56,6 +56,7 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
             .with_hint("Leave \"format-version\" out, or set it to \"2\"."));
     }
     check_properties(&all)?;
+    check_columns(&all, &schema)?;
     Ok(Checked { schema, spec, order, properties: all })
 }
 

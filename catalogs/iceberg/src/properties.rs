@@ -13,7 +13,16 @@ pub(crate) const COMPRESSION_LEVEL: &str = "write.parquet.compression-level";
 pub(crate) const ROW_GROUP_BYTES: (&str, u64) = ("write.parquet.row-group-size-bytes", 128 * MIB);
 pub(crate) const ROW_GROUP_ROWS: (&str, u64) = ("write.parquet.row-group-limit", 1 << 20);
 pub(crate) const PAGE_BYTES: (&str, u64) = ("write.parquet.page-size-bytes", MIB);
+pub(crate) const PAGE_ROWS: (&str, u64) = ("write.parquet.page-row-limit", 20_000);
 pub(crate) const DICTIONARY_BYTES: (&str, u64) = ("write.parquet.dict-size-bytes", MIB);
+/// Behind these stands the name of a column.
+pub(crate) const BLOOM_ENABLED: &str = "write.parquet.bloom-filter-enabled.column.";
+pub(crate) const BLOOM_FPP: &str = "write.parquet.bloom-filter-fpp.column.";
+pub(crate) const METRICS_COLUMN: &str = "write.metadata.metrics.column.";
+pub(crate) const BLOOM_BYTES: (&str, u64) = ("write.parquet.bloom-filter-max-bytes", MIB);
+pub(crate) const METRICS_DEFAULT: &str = "write.metadata.metrics.default";
+/// Columns that have bounds where the table does not say; a manifest with more is slower than it is worth.
+pub(crate) const METRICS_INFERRED: (&str, u64) = ("write.metadata.metrics.max-inferred-column-defaults", 100);
 pub(crate) const TARGET_FILE_BYTES: (&str, u64) = ("write.target-file-size-bytes", 256 * MIB);
 /// none, hash or range.
 pub(crate) const DISTRIBUTION: &str = "write.distribution-mode";
@@ -112,6 +121,8 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
         ROW_GROUP_BYTES,
         ROW_GROUP_ROWS,
         PAGE_BYTES,
+        PAGE_ROWS,
+        BLOOM_BYTES,
         DICTIONARY_BYTES,
         TARGET_FILE_BYTES,
         OPEN_FILES,

@@ -18,7 +18,7 @@ use crate::error;
 use crate::lake::Lake;
 use crate::sort_order::sort_order;
 use crate::state::TableState;
-use crate::writer::{check_properties, writable};
+use crate::writer::{check_columns, check_properties, writable};
 use columns::Columns;
 
 /// What the table had before goes by its id: a catalog does not take it a second time.
@@ -143,6 +143,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     properties.extend(set.clone());
     if !set.is_empty() {
         check_properties(&properties)?;
+        check_columns(&set, &current)?;
     }
     if schema.is_some() || spec.is_some() || order.is_some() {
         writable(metadata)?;

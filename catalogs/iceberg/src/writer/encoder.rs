@@ -7,14 +7,14 @@ use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use iceberg::spec::{PartitionSpecRef, SchemaRef as IcebergSchemaRef, Struct, TableMetadata};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::WriterProperties;
 use tidewater_catalogs::{CommitUuid, Error, ErrorKind, Result, StagedFile, StagedFiles};
 
 use super::columns::{count_nans, fit};
 use super::follow::{Follower, Sorted};
 use super::keys::exact;
 use super::metrics::{Finished, data_file};
+use super::modes::Modes;
 use super::split::Splitter;
 use super::to_staged;
 use crate::error;
@@ -29,8 +29,6 @@ const OPEN_ROW_GROUP_BYTES: usize = 384 << 20;
 const UNSYNCED_FILES: usize = 64;
 /// Bytes that open and complete files may hold back until they make a part of an upload.
 const HELD_BYTES: usize = 64 << 20;
-/// Bounds in page and column index; longer ones cost more than they prune.
-const PARQUET_BOUND_LENGTH: usize = 64;
 
 /// Rows of a sorted run that are encoded at a time.
 const RUN_BATCH_ROWS: usize = 8192;
@@ -55,6 +53,7 @@ pub(super) struct Encoder {
     spec: PartitionSpecRef,
     splitter: Option<Splitter>,
     properties: Arc<WriterProperties>,
+    modes: Modes,
     target_bytes: u64,
     open_limit: usize,
     fan: Fan,
@@ -103,14 +102,18 @@ impl Encoder {
             Some(path) => path.trim_end_matches('/').to_string(),
             None => format!("{}/data", metadata.location().trim_end_matches('/')),
         };
+        let arrow_schema = Arc::new(to_arrow(&schema)?);
+        let (properties, leaves) = super::parquet::properties(options, &schema, &arrow_schema)?;
+        let modes = Modes::new(&metadata, leaves.into_iter())?;
         let random = uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             storage,
-            arrow_schema: Arc::new(to_arrow(&schema)?),
+            arrow_schema,
             schema,
             spec,
             splitter,
-            properties: Arc::new(writer_properties(options)?),
+            properties: Arc::new(properties),
+            modes,
             target_bytes: p::get(options, p::TARGET_FILE_BYTES)?.max(1),
             open_limit: p::get(options, p::OPEN_FILES)?.max(1) as usize,
             fan,
@@ -272,6 +275,7 @@ impl Encoder {
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
         let entry = data_file(Finished {
             schema: &self.schema,
+            modes: &self.modes,
             footer: &footer,
             location: &file.location,
             size_bytes,
@@ -348,54 +352,6 @@ pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn writer_properties(options: &HashMap<String, String>) -> Result<WriterProperties> {
-    let size =
-        |property: (&str, u64)| p::get(options, property).map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
-    Ok(WriterProperties::builder()
-        .set_compression(compression(options)?)
-        .set_max_row_group_row_count(Some(size(p::ROW_GROUP_ROWS)?))
-        .set_max_row_group_bytes(Some(size(p::ROW_GROUP_BYTES)?))
-        .set_data_page_size_limit(size(p::PAGE_BYTES)?)
-        .set_dictionary_page_size_limit(size(p::DICTIONARY_BYTES)?)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_statistics_truncate_length(Some(PARQUET_BOUND_LENGTH))
-        .set_column_index_truncate_length(Some(PARQUET_BOUND_LENGTH))
-        .set_created_by(concat!("tidewater ", env!("CARGO_PKG_VERSION")).to_string())
-        .build())
-}
-
-fn compression(options: &HashMap<String, String>) -> Result<Compression> {
-    let codec = options.get(p::COMPRESSION.0).map_or(p::COMPRESSION.1, String::as_str);
-    let level = options.get(p::COMPRESSION_LEVEL).map(String::as_str);
-    let invalid = |e: &dyn std::fmt::Display| {
-        Error::invalid(format!("invalid value for table property \"{}\": {e}", p::COMPRESSION_LEVEL))
-    };
-    let number = |default: i32| level.map_or(Ok(default), |l| l.trim().parse::<i32>().map_err(|e| invalid(&e)));
-    Ok(match codec.to_ascii_lowercase().as_str() {
-        "zstd" => Compression::ZSTD(ZstdLevel::try_new(number(1)?).map_err(|e| invalid(&e))?),
-        "gzip" => {
-            let level = u32::try_from(number(6)?).map_err(|e| invalid(&e))?;
-            Compression::GZIP(GzipLevel::try_new(level).map_err(|e| invalid(&e))?)
-        }
-        "snappy" => Compression::SNAPPY,
-        "lz4" => Compression::LZ4_RAW,
-        "uncompressed" | "none" => Compression::UNCOMPRESSED,
-        _ => {
-            return Err(Error::invalid(format!(
-                "invalid value for table property \"{}\": \"{codec}\"",
-                p::COMPRESSION.0
-            ))
-            .with_hint("Use \"zstd\", \"snappy\", \"gzip\", \"lz4\" or \"uncompressed\"."));
-        }
-    })
-}
-
-/// Checks the options of a table that is being made.
-pub(crate) fn check_properties(options: &HashMap<String, String>) -> Result<()> {
-    p::check(options)?;
-    writer_properties(options).map(|_| ())
 }
 
 /// `day=2026-01-31/`: for people who look, as readers go by the manifest alone. So what a path cannot hold is

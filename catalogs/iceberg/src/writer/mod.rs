@@ -16,6 +16,8 @@ mod encoder;
 mod follow;
 mod keys;
 mod metrics;
+mod modes;
+mod parquet;
 mod sorter;
 mod split;
 mod staged;
@@ -37,9 +39,11 @@ use crate::state::TableState;
 use crate::storage::Storage;
 pub(crate) use arranged::ArrangedWriter;
 pub(crate) use curve::CurveSample;
+pub(crate) use encoder::writable;
 use encoder::{Encoder, Fan};
-pub(crate) use encoder::{check_properties, writable};
 pub(crate) use keys::Keys;
+pub(crate) use modes::check_columns;
+pub(crate) use parquet::check_properties;
 pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
