@@ -56,7 +56,7 @@ impl Ranks {
     /// Spread over all of 16 bits. Nulls come first.
     fn of(&self, column: &ArrayRef) -> Result<Vec<u16>> {
         let rows = bytes(&self.converter, column)?;
-        let steps = self.bounds.len() as u64 + 1;
+        let steps = (self.bounds.len() as u64).max(1);
         let rank = |row: &[u8]| {
             let before = self.bounds.partition_point(|bound| bound.as_ref() < cut(row)) as u64;
             u16::try_from((before << 16) / steps).unwrap_or(u16::MAX)
