@@ -174,6 +174,12 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = alterations;
         Err(Error::unsupported(format!("table \"{}\" cannot be altered", self.info().name)))
     }
+    /// Counts distinct values of columns, all that can be where none are named, and keeps the estimates with the current
+    /// snapshot, for planners. Returns them; none where there is no snapshot.
+    async fn analyze(&self, columns: Option<&[String]>, runner: &Runner) -> Result<Vec<(String, u64)>> {
+        let _ = (columns, runner);
+        Err(Error::unsupported(format!("columns of \"{}\" cannot be counted", self.info().name)))
+    }
     /// Writes files of this state anew: where at least `least_files` small ones become one, or all of them in the order
     /// that is given.
     fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {

@@ -30,6 +30,7 @@ mod error;
 mod in_flight;
 mod lake;
 mod metadata_tables;
+mod ndv;
 mod new_table;
 mod pointers;
 mod properties;

@@ -23,6 +23,7 @@ use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
+use crate::ndv;
 use crate::scan;
 use crate::schema::without_ids;
 use crate::sort_order::sort_fields;
@@ -258,6 +259,10 @@ impl LakeTable for IcebergTable {
         let done = attempts::commit(&self.lake, &self.state, commit, &overwrite).await;
         done.map_err(|e| e.with_context("table", &self.state.name))?;
         Ok(rows)
+    }
+
+    async fn analyze(&self, columns: Option<&[String]>, runner: &Runner) -> Result<Vec<(String, u64)>> {
+        ndv::analyze(&self.lake, &self.state, columns, runner).await.map_err(|e| e.with_context("table", &self.state.name))
     }
 
     fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {

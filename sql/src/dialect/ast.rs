@@ -102,6 +102,7 @@ pub enum Statement {
     ReplayDlq(Box<ReplayDlq>),
     Optimize(Box<Optimize>),
     Vacuum(Vacuum),
+    Analyze(Analyze),
     /// ALTER TABLE … { CREATE | REPLACE | DROP } { BRANCH | TAG } …
     AlterReference(AlterReference),
     Call(Call),
@@ -290,6 +291,14 @@ pub struct Vacuum {
     pub name: Name,
     pub retain: Option<RetainFor>,
     pub dry_run: bool,
+}
+
+/// ANALYZE table [(column, …)].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analyze {
+    pub name: Name,
+    /// Empty: all.
+    pub columns: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,9 +1,9 @@
-//! OPTIMIZE and VACUUM.
+//! OPTIMIZE, VACUUM and ANALYZE.
 
 use sqlparser::tokenizer::Token;
 use tidewater_catalogs::RowOrder;
 
-use super::ast::{Optimize, RetainFor, Statement, Vacuum};
+use super::ast::{Analyze, Optimize, RetainFor, Statement, Vacuum};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{bad_value, refused};
 use super::write_order::{curve_columns, sort_fields};
@@ -13,6 +13,8 @@ pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
         optimize(c).map(Some)
     } else if c.is_at(0, "VACUUM") {
         vacuum(c).map(Some)
+    } else if c.is_at(0, "ANALYZE") || c.is_at(0, "ANALYSE") {
+        analyze(c).map(Some)
     } else {
         Ok(None)
     }
@@ -32,6 +34,30 @@ fn optimize(c: &mut Cursor<'_>) -> Parsed<Statement> {
         None
     };
     Ok(Statement::Optimize(Box::new(Optimize { name, filter, order, dry_run: c.eat(&["DRY", "RUN"]) })))
+}
+
+/// `ANALYZE table [(column, …)]`.
+fn analyze(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    /// Most columns in one list.
+    const MOST: usize = 2000;
+    c.advance();
+    c.eat(&["VERBOSE"]);
+    if c.at_end() || *c.token(0) == Token::LParen {
+        return Err(c.fail(refused("this form of ANALYZE is not supported", "Name one table: ANALYZE table [(column, …)].")));
+    }
+    c.eat(&["TABLE"]);
+    let name = c.name()?;
+    let mut columns = Vec::new();
+    if c.eat_token(&Token::LParen) {
+        loop {
+            columns.push(c.ident()?);
+            if columns.len() == MOST || !c.eat_token(&Token::Comma) {
+                break;
+            }
+        }
+        c.expect_token(&Token::RParen)?;
+    }
+    Ok(Statement::Analyze(Analyze { name, columns }))
 }
 
 /// `VACUUM table [RETAIN '7 days' | RETAIN n {SNAPSHOTS | HOURS}] [DRY RUN]`.

@@ -78,7 +78,7 @@ async fn refuse_flow(ctx: &StatementContext<'_>, table: &dyn LakeTable, alterati
 }
 
 /// PostgreSQL's code for a column that is not there, or there already.
-fn of_column(e: Error, table: &str) -> SqlError {
+pub(super) fn of_column(e: Error, table: &str) -> SqlError {
     let state = match e.kind() {
         ErrorKind::NotFound if ["column ", "partition column "].iter().any(|w| e.message().starts_with(w)) => {
             SqlState::UNDEFINED_COLUMN

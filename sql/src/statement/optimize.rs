@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use sqlparser::ast::{Ident, SelectItem, SetExpr, TableAlias};
 use tidewater_catalogs::{Compacted, TableCompaction};
 
+use super::alter_table::of_column;
 use super::change::{find_table_named, from_target};
 use super::show::{self, Cell};
 use crate::dialect::Optimize;
@@ -50,7 +51,7 @@ pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Res
 /// The files that may hold rows for which the condition is true.
 async fn choose(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Arc<dyn TableCompaction>> {
     let table = find_table_named(ctx, &what.name).await?;
-    let compaction = table.compaction(LEAST_FILES, what.order.as_ref())?;
+    let compaction = table.compaction(LEAST_FILES, what.order.as_ref()).map_err(|e| of_column(e, what.name.last()))?;
     let target = Target { rows: compaction.clone(), table };
     let mut select = rewrite::empty_select();
     let own = Ident::with_quote('"', what.name.last());

@@ -24,8 +24,9 @@ use super::location::Root;
 use super::places::{Places, TargetFile};
 use super::prune::{Files, Manifests, column_range};
 use super::source::{FileTask, ScanSummary};
-use super::statistics::{Totals, of_file};
+use super::statistics::{Totals, add_distinct, of_file};
 use super::values::scalar_or_null;
+use crate::ndv;
 use crate::state::TableState;
 
 /// Manifests that one planning reads at a time.
@@ -82,6 +83,10 @@ pub(super) async fn plan(
                 break;
             }
         }
+    }
+    if let Some(snapshot) = snapshot {
+        let distinct = ndv::distinct_values(&state.metadata, snapshot).into_iter();
+        planner.distinct = distinct.filter_map(|(id, n)| Some((schema.column_of(id)?, n))).collect();
     }
     if let Some(places) = &planner.request.places {
         places.add_predicate(planner.request.predicate.clone());
@@ -142,6 +147,8 @@ struct Planner<'a> {
     summary: ScanSummary,
     equality: EqualityPlanner,
     row_group_bytes: u64,
+    /// How many values a column had when somebody counted.
+    distinct: Vec<(usize, u64)>,
 }
 
 impl<'a> Planner<'a> {
@@ -158,6 +165,7 @@ impl<'a> Planner<'a> {
             summary: ScanSummary { table: state.name.to_string(), ..ScanSummary::default() },
             equality: EqualityPlanner::default(),
             row_group_bytes: 0,
+            distinct: Vec::new(),
             state,
             schema,
             request,
@@ -355,8 +363,10 @@ impl<'a> Planner<'a> {
                 Arc::make_mut(statistics).column_statistics.resize_with(columns, ColumnStatistics::new_unknown);
             }
         }
+        let mut statistics = self.totals.finish(columns);
+        add_distinct(&mut statistics, &self.distinct);
         Planned {
-            statistics: self.totals.finish(columns),
+            statistics,
             equality,
             files: self.files,
             may_have_nan: self.may_have_nan,

@@ -44,6 +44,7 @@ use encoder::{Encoder, Fan};
 pub(crate) use keys::Keys;
 pub(crate) use modes::check_columns;
 pub(crate) use parquet::check_properties;
+pub(crate) use split::plain;
 pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
