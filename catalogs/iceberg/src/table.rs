@@ -262,7 +262,9 @@ impl LakeTable for IcebergTable {
     }
 
     async fn analyze(&self, columns: Option<&[String]>, runner: &Runner) -> Result<Vec<(String, u64)>> {
-        ndv::analyze(&self.lake, &self.state, columns, runner).await.map_err(|e| e.with_context("table", &self.state.name))
+        ndv::analyze(&self.lake, &self.state, columns, runner)
+            .await
+            .map_err(|e| e.with_context("table", &self.state.name))
     }
 
     fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {

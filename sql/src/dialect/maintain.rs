@@ -43,7 +43,9 @@ fn analyze(c: &mut Cursor<'_>) -> Parsed<Statement> {
     c.advance();
     c.eat(&["VERBOSE"]);
     if c.at_end() || *c.token(0) == Token::LParen {
-        return Err(c.fail(refused("this form of ANALYZE is not supported", "Name one table: ANALYZE table [(column, …)].")));
+        return Err(
+            c.fail(refused("this form of ANALYZE is not supported", "Name one table: ANALYZE table [(column, …)]."))
+        );
     }
     c.eat(&["TABLE"]);
     let name = c.name()?;

@@ -326,7 +326,7 @@ fn orders_of_writing() {
         assert_eq!(read.property().map(|(_, mode)| mode).as_deref(), property);
         assert_eq!(order(canonical), read);
         let Statement::AlterTable(alter) = one(&format!("ALTER TABLE t {text}")) else { panic!() };
-        assert_eq!(alter.alterations.last(), Some(&Alteration::SetSortOrder(read.sort_by.clone())));
+        assert_eq!(alter.alterations.last(), Some(&tidewater_catalogs::Alteration::SetSortOrder(read.sort_by.clone())));
         let streaming = one(&format!("CREATE STREAMING TABLE s {text} AS SELECT a FROM STREAM x"));
         let Statement::CreateStreamingTable(s) = &streaming else { panic!() };
         assert_eq!(s.write_order.as_ref(), Some(&read));

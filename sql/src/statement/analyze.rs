@@ -25,6 +25,8 @@ pub(super) async fn count(
 ) -> Result<Vec<(String, u64)>> {
     let table: Arc<dyn LakeTable> = run::guard(&ctx.cancel, ctx.deadline, find_table_named(ctx, name)).await?;
     let (runner, shown) = (work::runner(ctx)?, name.last().to_owned());
-    let work = run::abortable(ctx, async move { table.analyze(columns.as_deref(), &runner).await.map_err(|e| of_column(e, &shown)) });
+    let work = run::abortable(ctx, async move {
+        table.analyze(columns.as_deref(), &runner).await.map_err(|e| of_column(e, &shown))
+    });
     run::guard(&ctx.cancel, ctx.deadline, work).await
 }

@@ -91,10 +91,9 @@ pub(crate) async fn analyze(
             return Ok(None);
         }
         let statistics = statistics.clone();
-        Ok(Some((
-            Vec::new(),
-            move |builder: iceberg::spec::TableMetadataBuilder| Ok(builder.set_statistics(statistics.clone())),
-        )))
+        Ok(Some((Vec::new(), move |builder: iceberg::spec::TableMetadataBuilder| {
+            Ok(builder.set_statistics(statistics.clone()))
+        })))
     })
     .await?;
     Ok(chosen.into_iter().zip(&sketches).map(|((_, _, name), sketch)| (name, sketch.estimate())).collect())

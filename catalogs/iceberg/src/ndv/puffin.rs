@@ -28,8 +28,7 @@ pub(super) fn file<'a>(blobs: impl Iterator<Item = (&'a BlobMetadata, Vec<u8>)>)
     }
     let created = [("created-by", concat!("tidewater ", env!("CARGO_PKG_VERSION")))];
     let footer = Footer { blobs: all, properties: created.into() };
-    let footer =
-        serde_json::to_vec(&footer).map_err(|e| Error::internal("cannot write statistics").with_source(e))?;
+    let footer = serde_json::to_vec(&footer).map_err(|e| Error::internal("cannot write statistics").with_source(e))?;
     let length = i32::try_from(footer.len()).map_err(|_| Error::internal("statistics of too many columns"))?;
     let begin = out.len();
     out.extend_from_slice(MAGIC);

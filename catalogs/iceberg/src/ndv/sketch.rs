@@ -128,9 +128,14 @@ mod tests {
 
     #[test]
     fn decimals_are_as_short_as_they_can_be() {
-        for (value, expected) in
-            [(0, vec![0]), (127, vec![127]), (128, vec![0, 128]), (-1, vec![255]), (-128, vec![128]), (-129, vec![255, 127])]
-        {
+        for (value, expected) in [
+            (0, vec![0]),
+            (127, vec![127]),
+            (128, vec![0, 128]),
+            (-1, vec![255]),
+            (-128, vec![128]),
+            (-129, vec![255, 127]),
+        ] {
             assert_eq!(shortest(&i128::to_be_bytes(value)), expected, "{value}");
         }
         assert_eq!(shortest(&i128::MIN.to_be_bytes()).len(), 16);

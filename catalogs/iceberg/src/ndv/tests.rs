@@ -40,7 +40,10 @@ async fn counts_are_kept_with_the_snapshot_and_told_to_the_planner() {
     let file = state.storage.read(&told[0].statistics_path).await.unwrap();
     assert_eq!(file.len() as i64, told[0].file_size_in_bytes);
     let footer = file.len() - told[0].file_footer_size_in_bytes as usize;
-    assert_eq!((&file[..4], &file[footer..footer + 4], &file[file.len() - 4..]), (&b"PFA1"[..], &b"PFA1"[..], &b"PFA1"[..]));
+    assert_eq!(
+        (&file[..4], &file[footer..footer + 4], &file[file.len() - 4..]),
+        (&b"PFA1"[..], &b"PFA1"[..], &b"PFA1"[..])
+    );
     let json: serde_json::Value = serde_json::from_slice(&file[footer + 4..file.len() - 12]).unwrap();
     for (blob, expected) in json["blobs"].as_array().unwrap().iter().zip([700.0, 600.0, 600.0]) {
         assert_eq!(blob["type"], "apache-datasketches-theta-v1");
