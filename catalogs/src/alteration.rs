@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 
-use crate::PartitionField;
+use crate::{PartitionField, SortField};
 
 /// One change of a table's columns, layout or properties. Paths name columns from the outside in: members of structs by
 /// their names, elements of arrays as `element`, keys and values of maps as `key` and `value`.
@@ -47,6 +47,8 @@ pub enum Alteration {
         old: PartitionRef,
         new: NamedPartition,
     },
+    /// In which files are written from now on; empty for none.
+    SetSortOrder(Vec<SortField>),
     SetProperties(BTreeMap<String, String>),
     ResetProperties(Vec<String>),
 }

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 
-use crate::Result;
+use crate::{Result, Runner};
 
 /// The column behind the table's own in [`TargetRows::provider`]: where a row lies, as `uint64`. It means something
 /// to the change that gave it, and to nobody else.
@@ -77,5 +77,6 @@ pub trait TableChange: TargetRows {
         input: SendableRecordBatchStream,
         repeated: Repeated,
         returned: Option<&dyn ReturnedRows>,
+        runner: &Runner,
     ) -> Result<Changed>;
 }

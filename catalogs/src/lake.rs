@@ -10,8 +10,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
 use crate::{
-    Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result,
-    TableChange, TableCompaction, TableDraft, TableName, TableVersion, VacuumRetention, Vacuumed,
+    Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result, RowOrder,
+    Runner, TableChange, TableCompaction, TableDraft, TableName, TableVersion, VacuumRetention, Vacuumed,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -35,12 +35,22 @@ pub struct PartitionField {
 /// The key of a column's comment in the metadata of its field, see [`NewTable::schema`].
 pub const COLUMN_COMMENT: &str = "tidewater.comment";
 
+/// Iceberg spec, "Sorting".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortField {
+    pub field: PartitionField,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct NewTable {
     pub name: TableName,
     /// Comments of columns are under [`COLUMN_COMMENT`].
     pub schema: SchemaRef,
     pub partition_by: Vec<PartitionField>,
+    /// In which its files are written.
+    pub sort_by: Vec<SortField>,
     /// Iceberg table properties, passed through.
     pub properties: BTreeMap<String, String>,
     /// What is written into columns that a statement leaves out, by their names, in their types.
@@ -62,6 +72,8 @@ pub struct TableInfo {
     /// What is written into columns at the top that a statement leaves out, by their names.
     pub defaults: BTreeMap<String, ScalarValue>,
     pub partition_by: Vec<PartitionField>,
+    /// In which its files are written.
+    pub sort_by: Vec<SortField>,
     pub properties: BTreeMap<String, String>,
     pub current_snapshot: Option<SnapshotInfo>,
     /// None: main.
@@ -171,11 +183,11 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     }
     /// Appends all rows of `input` (columns in table order) in one snapshot, on the newest state, retrying while
     /// that is safe. Returns the number of rows. All or nothing.
-    async fn append(&self, input: SendableRecordBatchStream) -> Result<u64>;
+    async fn append(&self, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64>;
     /// Takes all rows out and puts those of `input` in, in one snapshot, on the newest state. `here`: `Conflict` where that
     /// is another one than this.
-    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
-        let _ = (input, here);
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool, runner: &Runner) -> Result<u64> {
+        let _ = (input, here, runner);
         Err(Error::unsupported(format!("table \"{}\" cannot be overwritten", self.info().name)))
     }
     /// Carries out all alterations in one commit, or none, on the newest state. `Conflict`: rows came that must be looked
@@ -184,9 +196,16 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
         let _ = alterations;
         Err(Error::unsupported(format!("table \"{}\" cannot be altered", self.info().name)))
     }
-    /// Writes files of this state anew, where at least `least_files` small ones become one.
-    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
-        let _ = least_files;
+    /// Counts distinct values of columns, all that can be where none are named, and keeps the estimates with the current
+    /// snapshot, for planners. Returns them; none where there is no snapshot.
+    async fn analyze(&self, columns: Option<&[String]>, runner: &Runner) -> Result<Vec<(String, u64)>> {
+        let _ = (columns, runner);
+        Err(Error::unsupported(format!("columns of \"{}\" cannot be counted", self.info().name)))
+    }
+    /// Writes files of this state anew: where at least `least_files` small ones become one, or all of them in the order
+    /// that is given.
+    fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {
+        let _ = (least_files, order);
         Err(Error::unsupported(format!("files of \"{}\" cannot be written anew", self.info().name)))
     }
     /// Drops old snapshots, and removes files that none names; with `dry_run`, only tells.
@@ -221,7 +240,7 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
 pub trait StagedTable: Send + std::fmt::Debug {
     fn info(&self) -> &TableInfo;
     /// Writes the first rows (columns in table order) and returns their number. At most once.
-    async fn fill(&mut self, input: SendableRecordBatchStream) -> Result<u64>;
+    async fn fill(&mut self, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64>;
     /// Puts the table under its name, rows and all. `AlreadyExists` where the name was taken meanwhile, `NotFound`
     /// where the schema is gone; then nothing is left of it.
     async fn publish(self: Box<Self>) -> Result<()>;

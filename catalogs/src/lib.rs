@@ -25,6 +25,7 @@ mod reference;
 mod scan_memory;
 mod stream;
 mod version;
+mod work;
 
 pub use alteration::{AddColumn, Alteration, ColumnPlace, NamedPartition, PartitionRef};
 pub use change::{ChangeKind, Changed, ROW_PLACE, Repeated, ReturnedRows, TableChange, TargetRows};
@@ -38,9 +39,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use flow_status::{ErrorDomain, FlowErrorInfo, FlowState, FlowStatus};
 pub use lake::{
     BlobStore, COLUMN_COMMENT, CatalogConnector, CatalogSpec, LakeCatalog, LakeTable, NewTable, PartitionField,
-    SnapshotInfo, StagedTable, TableInfo, Transform,
+    SnapshotInfo, SortField, StagedTable, TableInfo, Transform,
 };
-pub use maintenance::{Compacted, TableCompaction, VacuumRetention, Vacuumed};
+pub use maintenance::{Compacted, RowOrder, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
 pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};
@@ -50,3 +51,4 @@ pub use stream::{
     StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, dead_letter_schema,
 };
 pub use version::{MetadataTable, TableVersion};
+pub use work::{PlanRunner, Runner};

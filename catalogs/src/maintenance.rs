@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use crate::{Result, TargetRows};
+use crate::{Result, Runner, SortField, TargetRows};
 
 /// Data files of one state of a table that are to be written anew, fewer and without what was deleted. A scan of its
 /// rows chooses the files by its filters when it is planned; it need not be run.
@@ -8,7 +8,15 @@ use crate::{Result, TargetRows};
 pub trait TableCompaction: TargetRows {
     /// Writes anew what is worth it among the chosen files; with `dry_run`, only tells. In one snapshot or several: an
     /// error leaves those that are made.
-    async fn run(&self, dry_run: bool) -> Result<Compacted>;
+    async fn run(&self, dry_run: bool, runner: &Runner) -> Result<Compacted>;
+}
+
+/// In which rows are written anew, within each partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowOrder {
+    By(Vec<SortField>),
+    /// Along a curve that keeps rows together whose values are near in each of these columns.
+    Curve(Vec<String>),
 }
 
 /// What a compaction did, or would do: then nothing is added yet.

@@ -26,6 +26,7 @@ mod settings;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use dialect::{ParsedStatement, Statement};
 pub use engine::{Engine, EngineDefaults, EngineParts, SessionInfo};

@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::admission::{Admitted, STALLED};
-use crate::engine::SessionShared;
+use crate::engine::{Engine, SessionShared};
 use crate::error::Result;
 use crate::session::{StatementContext, Transaction, TransactionStatus};
 use crate::{SqlError, SqlState};
@@ -67,8 +67,31 @@ pub(crate) fn start(
     task: Arc<TaskContext>,
     schema: SchemaRef,
 ) -> SendableRecordBatchStream {
-    let admission = Arc::clone(&ctx.engine.admission);
-    start_fed(ctx, schema, move |sender| async move {
+    start_plan(ctx.engine, Limits::of(ctx), plan, task, schema)
+}
+
+/// What ends a statement before its time.
+pub(crate) struct Limits {
+    pub(crate) cancel: CancellationToken,
+    pub(crate) deadline: Option<Instant>,
+}
+
+impl Limits {
+    fn of(ctx: &StatementContext<'_>) -> Self {
+        Self { cancel: ctx.cancel.clone(), deadline: ctx.deadline }
+    }
+}
+
+/// As [`start`], for who has no statement at hand.
+pub(crate) fn start_plan(
+    engine: &Engine,
+    limits: Limits,
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+    schema: SchemaRef,
+) -> SendableRecordBatchStream {
+    let admission = Arc::clone(&engine.admission);
+    feed_apart(engine, limits, schema, move |sender| async move {
         let admitted = admission.enter(scan_memory(&plan)).await;
         feed(plan, task, &sender, Some(admitted)).await;
     })
@@ -83,9 +106,21 @@ pub(crate) fn start_fed<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    feed_apart(ctx.engine, Limits::of(ctx), schema, feed)
+}
+
+fn feed_apart<F>(
+    engine: &Engine,
+    limits: Limits,
+    schema: SchemaRef,
+    feed: impl FnOnce(mpsc::Sender<Fed>) -> F,
+) -> SendableRecordBatchStream
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let (sender, receiver) = mpsc::channel(QUEUED_BATCHES);
     let fed = feed(sender.clone());
-    let handle = ctx.engine.query_runtime.spawn(async move {
+    let handle = engine.query_runtime.spawn(async move {
         // A panic in an operator is a bug of one query, not of the connection.
         let fed = std::panic::AssertUnwindSafe(fed).catch_unwind().await;
         if fed.is_err() {
@@ -96,8 +131,8 @@ where
         schema,
         receiver,
         task: AbortOnDrop(handle),
-        cancelled: Box::pin(ctx.cancel.clone().cancelled_owned()),
-        late: ctx.deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))),
+        cancelled: Box::pin(limits.cancel.cancelled_owned()),
+        late: limits.deadline.map(|at| Box::pin(tokio::time::sleep_until(at.into()))),
         done: false,
     })
 }

@@ -12,8 +12,9 @@ use tidewater_catalogs::{Error, NewTable, PartitionField, Result, Transform};
 use crate::default_values::with_defaults;
 use crate::error;
 use crate::schema::to_iceberg;
+use crate::sort_order::sort_order;
 use crate::storage::{Storage, check_location};
-use crate::writer::check_properties;
+use crate::writer::{check_columns, check_properties};
 
 /// The end of every location that this catalog chose: a name that is used again gets another folder.
 pub(crate) fn ours(uuid: uuid::Uuid) -> String {
@@ -33,6 +34,7 @@ pub(crate) fn check_name(kind: &str, name: &str) -> Result<()> {
 pub(crate) struct Checked {
     pub(crate) schema: Arc<iceberg::spec::Schema>,
     pub(crate) spec: UnboundPartitionSpec,
+    pub(crate) order: SortOrder,
     pub(crate) properties: HashMap<String, String>,
     pub(crate) version: FormatVersion,
 }
@@ -69,8 +71,10 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
     }
     let schema = Arc::new(with_defaults(to_iceberg(&table.schema)?, &table.defaults, version)?);
     let spec = partition_spec(&schema, &table.partition_by)?;
+    let order = sort_order(&schema, &table.sort_by)?;
     check_properties(&all)?;
-    Ok(Checked { schema, spec, properties: all, version })
+    check_columns(&all, &schema)?;
+    Ok(Checked { schema, spec, order, properties: all, version })
 }
 
 pub(crate) fn new_metadata(
@@ -79,7 +83,7 @@ pub(crate) fn new_metadata(
     table: NewTable,
 ) -> Result<TableMetadata> {
     let uuid = uuid::Uuid::now_v7();
-    let Checked { schema, spec, properties, version } = checked(defaults, &table)?;
+    let Checked { schema, spec, order, properties, version } = checked(defaults, &table)?;
     let location = match table.location {
         Some(location) => {
             check_location(&location)?;
@@ -91,16 +95,9 @@ pub(crate) fn new_metadata(
             format!("{}/{}/{}{}", storage.warehouse(), folders.join("/"), folder(&table.name.name), ours(uuid))
         }
     };
-    let builder = TableMetadataBuilder::new(
-        schema.as_ref().clone(),
-        spec,
-        SortOrder::unsorted_order(),
-        location,
-        version,
-        properties,
-    )
-    .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?
-    .assign_uuid(uuid);
+    let builder = TableMetadataBuilder::new(schema.as_ref().clone(), spec, order, location, version, properties)
+        .map_err(|e| Error::invalid("the table cannot be made").with_source(e))?
+        .assign_uuid(uuid);
     Ok(builder.build().map_err(|e| error::iceberg("build table metadata", e))?.metadata)
 }
 

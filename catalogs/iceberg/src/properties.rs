@@ -13,8 +13,19 @@ pub(crate) const COMPRESSION_LEVEL: &str = "write.parquet.compression-level";
 pub(crate) const ROW_GROUP_BYTES: (&str, u64) = ("write.parquet.row-group-size-bytes", 128 * MIB);
 pub(crate) const ROW_GROUP_ROWS: (&str, u64) = ("write.parquet.row-group-limit", 1 << 20);
 pub(crate) const PAGE_BYTES: (&str, u64) = ("write.parquet.page-size-bytes", MIB);
+pub(crate) const PAGE_ROWS: (&str, u64) = ("write.parquet.page-row-limit", 20_000);
 pub(crate) const DICTIONARY_BYTES: (&str, u64) = ("write.parquet.dict-size-bytes", MIB);
+/// Behind these stands the name of a column.
+pub(crate) const BLOOM_ENABLED: &str = "write.parquet.bloom-filter-enabled.column.";
+pub(crate) const BLOOM_FPP: &str = "write.parquet.bloom-filter-fpp.column.";
+pub(crate) const METRICS_COLUMN: &str = "write.metadata.metrics.column.";
+pub(crate) const BLOOM_BYTES: (&str, u64) = ("write.parquet.bloom-filter-max-bytes", MIB);
+pub(crate) const METRICS_DEFAULT: &str = "write.metadata.metrics.default";
+/// Columns that have bounds where the table does not say; a manifest with more is slower than it is worth.
+pub(crate) const METRICS_INFERRED: (&str, u64) = ("write.metadata.metrics.max-inferred-column-defaults", 100);
 pub(crate) const TARGET_FILE_BYTES: (&str, u64) = ("write.target-file-size-bytes", 256 * MIB);
+/// none, hash or range.
+pub(crate) const DISTRIBUTION: &str = "write.distribution-mode";
 /// Files that one writer holds open at a time; one more closes the largest.
 pub(crate) const OPEN_FILES: (&str, u64) = ("tidewater.write.open-files", 64);
 
@@ -81,12 +92,39 @@ pub(crate) fn metadata_codec(properties: &HashMap<String, String>, bytes: usize)
     }
 }
 
+/// How rows are spread before they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Distribution {
+    /// As they come.
+    None,
+    /// Rows of a partition together.
+    Hash,
+    /// Sorted by partition.
+    Range,
+}
+
+impl Distribution {
+    /// Rows of a partition come together where the table does not say, as other engines have it.
+    pub(crate) fn of(properties: &HashMap<String, String>) -> Result<Self> {
+        match properties.get(DISTRIBUTION).map(|mode| mode.trim().to_ascii_lowercase()).as_deref() {
+            None | Some("hash") => Ok(Self::Hash),
+            Some("none") => Ok(Self::None),
+            Some("range") => Ok(Self::Range),
+            Some(_) => Err(Error::invalid(format!(
+                "invalid value for table property \"{DISTRIBUTION}\": it must be \"none\", \"hash\" or \"range\""
+            ))),
+        }
+    }
+}
+
 /// Checked when a table is made, so that no flow fails on it later.
 pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     for number in [
         ROW_GROUP_BYTES,
         ROW_GROUP_ROWS,
         PAGE_BYTES,
+        PAGE_ROWS,
+        BLOOM_BYTES,
         DICTIONARY_BYTES,
         TARGET_FILE_BYTES,
         OPEN_FILES,
@@ -107,6 +145,7 @@ pub(crate) fn check(properties: &HashMap<String, String>) -> Result<()> {
     for flag in [MANIFEST_MERGE, DELETE_AFTER_COMMIT, AUTO_OPTIMIZE, GC] {
         get(properties, flag)?;
     }
+    Distribution::of(properties)?;
     crate::change::check_properties(properties)?;
     match properties.get(METADATA_COMPRESSION).map(|codec| codec.trim().to_ascii_lowercase()).as_deref() {
         None | Some("none" | "gzip") => Ok(()),

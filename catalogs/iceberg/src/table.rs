@@ -10,7 +10,7 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{
     Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableDraft,
+    ReferenceChange, Result, RowOrder, Runner, SnapshotInfo, StagedFiles, TableChange, TableCompaction, TableDraft,
     TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
@@ -25,13 +25,15 @@ use crate::default_values;
 use crate::draft::{Check, Draft};
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
+use crate::ndv;
 use crate::onto::Onto;
 use crate::scan;
 use crate::schema::without_ids;
+use crate::sort_order::sort_fields;
 use crate::state::TableState;
 use crate::vacuum;
 use crate::version::{self, Found};
-use crate::writer::{FileWriter, from_staged, writable};
+use crate::writer::{ArrangedWriter, from_staged, writable};
 
 /// One loaded state of a table, for SQL.
 pub(crate) struct IcebergTable {
@@ -80,9 +82,13 @@ impl IcebergTable {
         version::find(&self.state.name, &self.state.metadata, &references, version)
     }
 
-    async fn stage_rows(&self, commit: Uuid, mut input: SendableRecordBatchStream) -> Result<StagedFiles> {
-        let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::new(self.state.storage.clone(), &self.state, commit)?);
+    async fn stage_rows(
+        &self,
+        commit: Uuid,
+        mut input: SendableRecordBatchStream,
+        runner: &Runner,
+    ) -> Result<StagedFiles> {
+        let mut writer = ArrangedWriter::new(&self.state, commit, None, runner)?;
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }
@@ -227,10 +233,10 @@ impl LakeTable for IcebergTable {
         metadata_tables::provider(kind, Told { state: Arc::clone(&self.state), references, snapshot })
     }
 
-    async fn append(&self, input: SendableRecordBatchStream) -> Result<u64> {
+    async fn append(&self, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64> {
         let commit = Uuid::now_v7();
         let entered = self.lake.in_flight.enter(commit);
-        let files = self.stage_rows(commit, input).await?;
+        let files = self.stage_rows(commit, input, runner).await?;
         let rows = files.rows();
         if rows > 0 {
             let append = Append { table: self, commit, files: &files };
@@ -267,11 +273,11 @@ impl LakeTable for IcebergTable {
         alter::alter(&self.lake, &self.state, alterations).await.map_err(|e| e.with_context("table", &self.state.name))
     }
 
-    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool) -> Result<u64> {
+    async fn overwrite(&self, input: Option<SendableRecordBatchStream>, here: bool, runner: &Runner) -> Result<u64> {
         let commit = Uuid::now_v7();
         let entered = self.lake.in_flight.enter(commit);
         let files = match input {
-            Some(input) => self.stage_rows(commit, input).await?,
+            Some(input) => self.stage_rows(commit, input, runner).await?,
             None => StagedFiles::default(),
         };
         let rows = files.rows();
@@ -281,9 +287,16 @@ impl LakeTable for IcebergTable {
         Ok(rows)
     }
 
-    fn compaction(&self, least_files: usize) -> Result<Arc<dyn TableCompaction>> {
+    async fn analyze(&self, columns: Option<&[String]>, runner: &Runner) -> Result<Vec<(String, u64)>> {
+        self.of_table("counting distinct values")?;
+        ndv::analyze(&self.lake, &self.state, columns, runner)
+            .await
+            .map_err(|e| e.with_context("table", &self.state.name))
+    }
+
+    fn compaction(&self, least_files: usize, order: Option<&RowOrder>) -> Result<Arc<dyn TableCompaction>> {
         self.of_table("writing files anew")?;
-        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files)?))
+        Ok(Arc::new(Compaction::new(Arc::clone(&self.lake), Arc::clone(&self.state), least_files, order)?))
     }
 
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
@@ -319,6 +332,7 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
             .collect(),
         defaults: default_values::of(state),
         partition_by: partition_fields(metadata),
+        sort_by: sort_fields(metadata),
         properties: metadata.properties().iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
         current_snapshot: metadata.current_snapshot().map(|s| snapshot_info(s)),
         branch: None,

@@ -7,10 +7,14 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::record_batch::RecordBatch;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::SessionContext;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use futures::StreamExt;
 use tidewater_catalogs::{
-    BlobStore, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, TableName, Transform,
+    BlobStore, ErrorKind, LakeCatalog, LakeTable, NewTable, PartitionField, PlanRunner, Runner, TableName, Transform,
 };
 
 use crate::{IcebergLake, SqlLakeOptions};
@@ -58,6 +62,7 @@ pub(crate) fn new_table(name: &str, partition_by: Vec<PartitionField>) -> NewTab
         name: TableName::public(name),
         schema: schema(),
         partition_by,
+        sort_by: Vec::new(),
         properties: BTreeMap::new(),
         defaults: Default::default(),
         location: None,
@@ -80,9 +85,44 @@ pub(crate) fn rows(from: i64, to: i64) -> RecordBatch {
     RecordBatch::try_new(schema(), columns).unwrap()
 }
 
+/// Runs plans where it stands.
+#[derive(Debug)]
+struct Here(Arc<TaskContext>);
+
+impl PlanRunner for Here {
+    fn task(&self) -> Arc<TaskContext> {
+        Arc::clone(&self.0)
+    }
+    fn run(&self, plan: Arc<dyn ExecutionPlan>) -> SendableRecordBatchStream {
+        let schema = plan.schema();
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(2);
+        let mut rows = execute_stream(plan, self.task()).unwrap();
+        tokio::spawn(async move {
+            while let Some(batch) = rows.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let rows = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+    }
+}
+
+pub(crate) fn runner() -> Runner {
+    Arc::new(Here(SessionContext::new().task_ctx()))
+}
+
+/// With so little memory that sorts go to disk.
+pub(crate) fn small_runner() -> Runner {
+    let memory = RuntimeEnvBuilder::new().with_memory_limit(4 << 20, 1.0).build_arc().unwrap();
+    let config = SessionConfig::new().with_sort_spill_reservation_bytes(1 << 20);
+    Arc::new(Here(SessionContext::new_with_config_rt(config, memory).task_ctx()))
+}
+
 pub(crate) async fn append(table: &dyn LakeTable, batches: Vec<RecordBatch>) -> tidewater_catalogs::Result<u64> {
     let stream = futures::stream::iter(batches.into_iter().map(Ok));
-    table.append(Box::pin(RecordBatchStreamAdapter::new(schema(), stream))).await
+    table.append(Box::pin(RecordBatchStreamAdapter::new(schema(), stream)), &runner()).await
 }
 
 pub(crate) async fn query(table: &dyn LakeTable, sql: &str) -> Vec<RecordBatch> {
@@ -275,7 +315,7 @@ async fn a_staged_table_is_seen_with_its_rows_or_not_at_all() {
     let folder = |location: &str| std::path::PathBuf::from(location.strip_prefix("file://").unwrap());
 
     let mut staged = lake.lake.stage_table(new_table("t", vec![])).await.unwrap();
-    assert_eq!(staged.fill(stream(rows(0, 3))).await.unwrap(), 3);
+    assert_eq!(staged.fill(stream(rows(0, 3)), &runner()).await.unwrap(), 3);
     assert!(lake.lake.list_tables("lake", "public").await.unwrap().is_empty());
     assert_eq!(lake.lake.load_table(&name).await.unwrap_err().kind(), ErrorKind::NotFound);
     staged.publish().await.unwrap();
@@ -288,7 +328,7 @@ async fn a_staged_table_is_seen_with_its_rows_or_not_at_all() {
     lake.lake.drop_table(&name, None, true).await.unwrap();
     let mut late = lake.lake.stage_table(new_table("t", vec![])).await.unwrap();
     let left = folder(&late.info().location);
-    late.fill(stream(rows(0, 3))).await.unwrap();
+    late.fill(stream(rows(0, 3)), &runner()).await.unwrap();
     let faster = lake.table("t", vec![]).await;
     append(faster.as_ref(), vec![rows(0, 7)]).await.unwrap();
     assert_eq!(late.publish().await.unwrap_err().kind(), ErrorKind::AlreadyExists);

@@ -5,14 +5,14 @@ use async_trait::async_trait;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::Operation;
-use tidewater_catalogs::{Error, Result, StagedTable, StagingWriter, TableInfo};
+use tidewater_catalogs::{Error, Result, Runner, StagedTable, TableInfo};
 use uuid::Uuid;
 
 use crate::commit::anchor::COMMIT_UUID;
 use crate::commit::{Change, stage};
 use crate::lake::{Lake, Unseen};
 use crate::table::table_info;
-use crate::writer::{FileWriter, from_staged};
+use crate::writer::{ArrangedWriter, from_staged};
 
 /// A table whose files are there and whose name is not: the catalog hears of it when it is published.
 pub(crate) struct UnseenTable {
@@ -40,13 +40,13 @@ impl StagedTable for UnseenTable {
         &self.info
     }
 
-    async fn fill(&mut self, mut input: SendableRecordBatchStream) -> Result<u64> {
+    async fn fill(&mut self, mut input: SendableRecordBatchStream, runner: &Runner) -> Result<u64> {
         let state = Arc::clone(&self.unseen.state);
         if state.metadata.current_snapshot().is_some() {
             return Err(Error::internal(format!("table \"{}\" is filled twice", state.name)));
         }
         let commit = Uuid::now_v7();
-        let mut writer: Box<dyn StagingWriter> = Box::new(FileWriter::new(state.storage.clone(), &state, commit)?);
+        let mut writer = ArrangedWriter::new(&state, commit, None, runner)?;
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }

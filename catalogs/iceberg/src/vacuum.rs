@@ -43,7 +43,9 @@ pub(crate) async fn vacuum(
     let expiry = Expiry { age_ms: retention.age_ms, keep: retention.snapshots, all: true };
     let old: Vec<Arc<Snapshot>> = expirable(lake, &state, expiry, now_ms).await?;
     let old_ids: HashSet<i64> = old.iter().map(|s| s.snapshot_id()).collect();
-    let named_by_old = names(&state, &old).await?;
+    let mut named_by_old = names(&state, &old).await?;
+    let counted = old.iter().filter_map(|s| state.metadata.statistics_for_snapshot(s.snapshot_id()));
+    named_by_old.extend(counted.flat_map(|s| prints(&s.statistics_path)));
 
     let own = lake.owns_folder(&state);
     let found = state.storage.list_files(state.metadata.location()).await?;
@@ -67,7 +69,8 @@ pub(crate) async fn vacuum(
         newest.metadata.snapshots().filter(|s| !dry_run || !old_ids.contains(&s.snapshot_id())).cloned().collect();
     let mut live = names(&newest, &kept).await?;
     live.extend(newest.metadata.metadata_log().iter().flat_map(|log| prints(&log.metadata_file)));
-    live.extend(newest.metadata.statistics_iter().flat_map(|s| prints(&s.statistics_path)));
+    let told = newest.metadata.statistics_iter().filter(|s| !dry_run || !old_ids.contains(&s.snapshot_id));
+    live.extend(told.flat_map(|s| prints(&s.statistics_path)));
     live.extend(newest.metadata.partition_statistics_iter().flat_map(|s| prints(&s.statistics_path)));
     live.extend(prints(&newest.metadata_location));
 

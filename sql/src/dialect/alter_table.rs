@@ -11,6 +11,7 @@ use super::create::{check_key, partition_field, properties};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{At, refused};
 use super::types::arrow_type;
+use super::write_order::write_order;
 
 /// Most alterations in one statement.
 const MAX_ALTERATIONS: usize = 1000;
@@ -121,11 +122,13 @@ fn action(c: &mut Cursor<'_>, out: &mut Vec<Alteration>, defaults: &mut Vec<(usi
         }
     } else if c.eat(&["SET", "TBLPROPERTIES"]) {
         out.push(Alteration::SetProperties(properties(c)?.into_iter().collect()));
+    } else if c.eat(&["WRITE"]) {
+        out.extend(write_order(c)?.alterations());
     } else if c.eat(&["UNSET", "TBLPROPERTIES"]) {
         c.eat(&["IF", "EXISTS"]);
         out.push(Alteration::ResetProperties(keys(c)?));
     } else {
-        return Err(c.unexpected("ADD, DROP, RENAME, ALTER, REPLACE, SET TBLPROPERTIES or UNSET TBLPROPERTIES"));
+        return Err(c.unexpected("ADD, DROP, RENAME, ALTER, REPLACE, WRITE, SET TBLPROPERTIES or UNSET TBLPROPERTIES"));
     }
     Ok(())
 }
@@ -141,8 +144,10 @@ fn refuse(c: &Cursor<'_>) -> Parsed<()> {
         ("a constraint other than NOT NULL", "Iceberg tables do not enforce keys; leave the constraint out.")
     } else if c.is_at(0, "OWNER") || c.sees(&["SET", "SCHEMA"]) {
         ("this form of ALTER TABLE", "Tables have no owners; they stay in the schema that they were made in.")
-    } else if c.is_at(0, "WRITE") || c.is_at(0, "CLUSTER") || c.is_at(0, "SET") && c.is_at(1, "IDENTIFIER") {
-        ("an order of writing, or identifier fields,", "Sort in the INSERT; PARTITIONED BY prunes.")
+    } else if c.is_at(0, "CLUSTER") {
+        ("CLUSTER BY", "Write ALTER TABLE … WRITE ORDERED BY (column, …).")
+    } else if c.is_at(0, "SET") && c.is_at(1, "IDENTIFIER") {
+        ("SET IDENTIFIER FIELDS", "Iceberg tables do not enforce keys; leave it out.")
     } else if c.is_at(0, "SET") && matches!(c.token(1), Token::LParen)
         || c.is_at(0, "RESET")
         || c.sees(&["SET", "PROPERTIES"])

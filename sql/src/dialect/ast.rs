@@ -5,9 +5,10 @@ use std::fmt;
 
 use sqlparser::ast::{self, ColumnDef, DataType, Expr, Query, TableConstraint};
 use sqlparser::tokenizer::Location;
-use tidewater_catalogs::{Alteration, Offsets, PartitionField, ReferenceChange};
+use tidewater_catalogs::{Alteration, Offsets, PartitionField, ReferenceChange, RowOrder};
 
 use super::options::Options;
+use super::write_order::WriteOrder;
 
 /// One statement of a text.
 #[derive(Clone, PartialEq)]
@@ -110,6 +111,7 @@ pub enum Statement {
     ReplayDlq(Box<ReplayDlq>),
     Optimize(Box<Optimize>),
     Vacuum(Vacuum),
+    Analyze(Analyze),
     /// ALTER TABLE … { CREATE | REPLACE | DROP } { BRANCH | TAG } …
     AlterReference(AlterReference),
     Call(Call),
@@ -150,6 +152,7 @@ pub struct CreateTable {
     pub columns: Vec<ColumnDef>,
     pub constraints: Vec<TableConstraint>,
     pub partition_by: Vec<PartitionField>,
+    pub write_order: Option<WriteOrder>,
     pub comment: Option<String>,
     pub properties: Vec<(String, String)>,
     /// `WITH (…)`; no option is defined for plain tables yet.
@@ -273,6 +276,7 @@ pub struct CreateStreamingTable {
     /// Empty: the query's columns.
     pub columns: Vec<TargetColumnDef>,
     pub partition_by: Vec<PartitionField>,
+    pub write_order: Option<WriteOrder>,
     pub comment: Option<String>,
     pub properties: Vec<(String, String)>,
     pub options: Options,
@@ -286,6 +290,8 @@ pub struct Optimize {
     pub name: Name,
     /// Files that may hold such rows.
     pub filter: Option<Expr>,
+    /// Other than the table's.
+    pub order: Option<RowOrder>,
     pub dry_run: bool,
 }
 
@@ -294,6 +300,14 @@ pub struct Vacuum {
     pub name: Name,
     pub retain: Option<RetainFor>,
     pub dry_run: bool,
+}
+
+/// ANALYZE table [(column, …)].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analyze {
+    pub name: Name,
+    /// Empty: all.
+    pub columns: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use super::ast::*;
 use super::cursor::{Cursor, Parsed};
 use super::errors::{BAD_VALUE, SYNTAX, error, refused};
 use super::options::{OptionValue, Options};
+use super::write_order::{WriteOrder, write_order};
 
 /// Most columns in one list.
 const MAX_COLUMNS: usize = 2000;
@@ -336,6 +337,7 @@ fn streaming_table(c: &mut Cursor<'_>, mode: CreateMode) -> Parsed<Statement> {
         name,
         columns,
         partition_by: clauses.partition_by,
+        write_order: clauses.write_order,
         comment: clauses.comment,
         properties: clauses.properties,
         options: clauses.options,
@@ -414,6 +416,7 @@ fn table(c: &mut Cursor<'_>, mode: CreateMode) -> Parsed<Statement> {
         columns,
         constraints,
         partition_by: clauses.partition_by,
+        write_order: clauses.write_order,
         comment: clauses.comment,
         properties: clauses.properties,
         options: clauses.options,
@@ -425,6 +428,7 @@ fn table(c: &mut Cursor<'_>, mode: CreateMode) -> Parsed<Statement> {
 #[derive(Default)]
 struct TableClauses {
     partition_by: Vec<PartitionField>,
+    write_order: Option<WriteOrder>,
     comment: Option<String>,
     properties: Vec<(String, String)>,
     options: Options,
@@ -443,11 +447,10 @@ fn table_clauses(c: &mut Cursor<'_>) -> Parsed<TableClauses> {
             "TBLPROPERTIES"
         } else if c.is_at(0, "WITH") {
             "WITH"
-        } else if c.sees(&["WRITE", "ORDERED", "BY"]) || c.sees(&["CLUSTER", "BY"]) {
-            return Err(c.fail(refused(
-                "WRITE ORDERED BY and CLUSTER BY are not supported yet",
-                "Leave the clause out; PARTITIONED BY (days(ts)) prunes by time.",
-            )));
+        } else if c.is_at(0, "WRITE") {
+            "WRITE"
+        } else if c.sees(&["CLUSTER", "BY"]) {
+            return Err(c.fail(refused("CLUSTER BY is not supported", "Write WRITE ORDERED BY (column, …).")));
         } else {
             return Ok(clauses);
         };
@@ -461,6 +464,7 @@ fn table_clauses(c: &mut Cursor<'_>) -> Parsed<TableClauses> {
                 c.advance();
                 clauses.partition_by = partition_fields(c)?;
             }
+            "WRITE" => clauses.write_order = Some(write_order(c)?),
             "COMMENT" => clauses.comment = Some(c.string()?),
             "TBLPROPERTIES" => clauses.properties = properties(c)?,
             _ => clauses.options = Options::parse(c)?,

@@ -6,10 +6,11 @@ use sqlparser::ast;
 use sqlparser::keywords::{
     Keyword, RESERVED_FOR_COLUMN_ALIAS, RESERVED_FOR_IDENTIFIER, RESERVED_FOR_TABLE_ALIAS, RESERVED_FOR_TABLE_FACTOR,
 };
-use tidewater_catalogs::{PartitionField, Transform};
+use tidewater_catalogs::{PartitionField, SortField, Transform};
 
 use super::ast::*;
 use super::options::{OptionEntry, Options};
+use super::write_order::WriteOrder;
 
 /// PostgreSQL's reserved words, which sqlparser reads as names in some places and not in others.
 const RESERVED: &[&str] = &[
@@ -273,7 +274,7 @@ impl Display for CreateStreamingTable {
             block(f, &self.columns)?;
         }
         f.write_str("\n")?;
-        write_clauses(f, &self.partition_by, self.comment.as_deref(), &self.properties)?;
+        write_clauses(f, &self.partition_by, self.write_order.as_ref(), self.comment.as_deref(), &self.properties)?;
         if !self.options.is_empty() {
             writeln!(f, "WITH {}", self.options)?;
         }
@@ -281,16 +282,20 @@ impl Display for CreateStreamingTable {
     }
 }
 
-/// PARTITIONED BY, COMMENT and TBLPROPERTIES, a line each.
+/// PARTITIONED BY, WRITE, COMMENT and TBLPROPERTIES, a line each.
 pub(crate) fn write_clauses(
     f: &mut impl fmt::Write,
     partition_by: &[PartitionField],
+    write_order: Option<&WriteOrder>,
     comment: Option<&str>,
     properties: &[(String, String)],
 ) -> fmt::Result {
     if !partition_by.is_empty() {
         let fields: Vec<String> = partition_by.iter().map(partition_field_text).collect();
         writeln!(f, "PARTITIONED BY ({})", fields.join(", "))?;
+    }
+    if let Some(order) = write_order {
+        writeln!(f, "{order}")?;
     }
     if let Some(comment) = comment {
         writeln!(f, "COMMENT {}", quote_text(comment))?;
@@ -301,6 +306,16 @@ pub(crate) fn write_clauses(
         writeln!(f, "TBLPROPERTIES ({})", list.join(", "))?;
     }
     Ok(())
+}
+
+/// `a ASC NULLS FIRST, days(b) DESC NULLS LAST`
+pub(crate) fn sort_fields_text(fields: &[SortField]) -> String {
+    let text = |field: &SortField| {
+        let direction = if field.descending { "DESC" } else { "ASC" };
+        let nulls = if field.nulls_first { "FIRST" } else { "LAST" };
+        format!("{} {direction} NULLS {nulls}", partition_field_text(&field.field))
+    };
+    fields.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) fn partition_field_text(field: &PartitionField) -> String {

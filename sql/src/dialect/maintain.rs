@@ -1,34 +1,65 @@
-//! OPTIMIZE and VACUUM.
+//! OPTIMIZE, VACUUM and ANALYZE.
 
 use sqlparser::tokenizer::Token;
+use tidewater_catalogs::RowOrder;
 
-use super::ast::{Optimize, RetainFor, Statement, Vacuum};
+use super::ast::{Analyze, Optimize, RetainFor, Statement, Vacuum};
 use super::cursor::{Cursor, Parsed};
 use super::errors::{bad_value, refused};
+use super::write_order::{curve_columns, sort_fields};
 
 pub(super) fn parse(c: &mut Cursor<'_>) -> Parsed<Option<Statement>> {
     if c.is_at(0, "OPTIMIZE") {
         optimize(c).map(Some)
     } else if c.is_at(0, "VACUUM") {
         vacuum(c).map(Some)
+    } else if c.is_at(0, "ANALYZE") || c.is_at(0, "ANALYSE") {
+        analyze(c).map(Some)
     } else {
         Ok(None)
     }
 }
 
-/// `OPTIMIZE table [WHERE …] [DRY RUN]`.
+/// `OPTIMIZE table [WHERE …] [ORDER BY (…) | ZORDER BY (…)] [DRY RUN]`.
 fn optimize(c: &mut Cursor<'_>) -> Parsed<Statement> {
     c.advance();
     c.eat(&["TABLE"]);
     let name = c.name()?;
     let filter = if c.eat(&["WHERE"]) { Some(c.expr()?) } else { None };
-    if c.is_at(0, "ZORDER") || c.is_at(0, "SORT") || c.sees(&["ORDER", "BY"]) {
-        return Err(c.fail(refused(
-            "OPTIMIZE with an order of rows is not supported yet",
-            "Leave it out: small files are written together, rows in the order in which they lie.",
-        )));
+    let order = if c.eat(&["ORDER", "BY"]) || c.eat(&["SORT", "BY"]) {
+        Some(RowOrder::By(sort_fields(c)?))
+    } else if c.eat(&["ZORDER", "BY"]) {
+        Some(RowOrder::Curve(curve_columns(c)?))
+    } else {
+        None
+    };
+    Ok(Statement::Optimize(Box::new(Optimize { name, filter, order, dry_run: c.eat(&["DRY", "RUN"]) })))
+}
+
+/// `ANALYZE table [(column, …)]`.
+fn analyze(c: &mut Cursor<'_>) -> Parsed<Statement> {
+    /// Most columns in one list.
+    const MOST: usize = 2000;
+    c.advance();
+    c.eat(&["VERBOSE"]);
+    if c.at_end() || *c.token(0) == Token::LParen {
+        return Err(
+            c.fail(refused("this form of ANALYZE is not supported", "Name one table: ANALYZE table [(column, …)]."))
+        );
     }
-    Ok(Statement::Optimize(Box::new(Optimize { name, filter, dry_run: c.eat(&["DRY", "RUN"]) })))
+    c.eat(&["TABLE"]);
+    let name = c.name()?;
+    let mut columns = Vec::new();
+    if c.eat_token(&Token::LParen) {
+        loop {
+            columns.push(c.ident()?);
+            if columns.len() == MOST || !c.eat_token(&Token::Comma) {
+                break;
+            }
+        }
+        c.expect_token(&Token::RParen)?;
+    }
+    Ok(Statement::Analyze(Analyze { name, columns }))
 }
 
 /// `VACUUM table [RETAIN '7 days' | RETAIN n {SNAPSHOTS | HOURS}] [DRY RUN]`.

@@ -37,12 +37,13 @@ mod tree;
 mod types;
 mod versions;
 mod with;
+mod write_order;
 
 #[cfg(test)]
 mod tests;
 
 pub use ast::*;
-pub(crate) use display::{partition_field_text, write_clauses};
+pub(crate) use display::{partition_field_text, sort_fields_text, write_clauses};
 pub use display::{quote_ident, quote_text};
 pub(crate) use distinct::regroup;
 pub use markers::stream_marker;
@@ -56,6 +57,8 @@ pub use stream_options::{FlowOptions, InferOptions, StreamOptions};
 pub(crate) use tree::{walk, walk_mut};
 pub use types::{arrow_field, arrow_type, declared_type, field_type_name, type_name};
 pub(crate) use with::{behind_with, under_with};
+pub use write_order::WriteOrder;
+pub(crate) use write_order::own_order;
 
 /// The parts of the grammar that expressions and queries share with PostgreSQL.
 pub(crate) static DIALECT: sqlparser::dialect::PostgreSqlDialect = sqlparser::dialect::PostgreSqlDialect {};

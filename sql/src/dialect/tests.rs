@@ -296,6 +296,52 @@ fn plain_tables() {
 }
 
 #[test]
+fn orders_of_writing() {
+    let order = |text: &str| match one(&format!("CREATE TABLE t (a INT, b INT) {text}")) {
+        Statement::CreateTable(t) => t.write_order.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    for (text, canonical, property) in [
+        ("WRITE ORDERED BY a", "WRITE ORDERED BY (a ASC NULLS FIRST)", Some("range")),
+        (
+            "WRITE ORDERED BY (a DESC, days(b) NULLS LAST)",
+            "WRITE ORDERED BY (a DESC NULLS LAST, days(b) ASC NULLS LAST)",
+            Some("range"),
+        ),
+        (
+            "WRITE LOCALLY ORDERED BY (bucket(4, a) ASC)",
+            "WRITE LOCALLY ORDERED BY (bucket(4, a) ASC NULLS FIRST)",
+            None,
+        ),
+        ("WRITE DISTRIBUTED BY PARTITION", "WRITE DISTRIBUTED BY PARTITION", Some("hash")),
+        (
+            "WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY b",
+            "WRITE DISTRIBUTED BY PARTITION LOCALLY ORDERED BY (b ASC NULLS FIRST)",
+            Some("hash"),
+        ),
+        ("WRITE UNORDERED", "WRITE UNORDERED", Some("none")),
+    ] {
+        let read = order(text);
+        assert_eq!(read.to_string(), canonical);
+        assert_eq!(read.property().map(|(_, mode)| mode).as_deref(), property);
+        assert_eq!(order(canonical), read);
+        let Statement::AlterTable(alter) = one(&format!("ALTER TABLE t {text}")) else { panic!() };
+        assert_eq!(alter.alterations.last(), Some(&tidewater_catalogs::Alteration::SetSortOrder(read.sort_by.clone())));
+        let streaming = one(&format!("CREATE STREAMING TABLE s {text} AS SELECT a FROM STREAM x"));
+        let Statement::CreateStreamingTable(s) = &streaming else { panic!() };
+        assert_eq!(s.write_order.as_ref(), Some(&read));
+        assert_eq!(one(&s.to_string()), streaming);
+    }
+    for text in ["WRITE", "WRITE LOCALLY", "WRITE ORDERED BY ()", "WRITE DISTRIBUTED BY PARTITION LOCALLY"] {
+        assert_eq!(fails(&format!("ALTER TABLE t {text}")).state.0, "42601", "{text}");
+    }
+    let Statement::Optimize(o) = one("OPTIMIZE t WHERE a > 1 ZORDER BY (a, b) DRY RUN") else { panic!() };
+    assert_eq!(o.order, Some(tidewater_catalogs::RowOrder::Curve(vec!["a".into(), "b".into()])));
+    assert!(o.filter.is_some() && o.dry_run);
+    assert_eq!(fails("OPTIMIZE t ZORDER BY (a, b, c, d, e, f, g, h, i)").state.0, "42601");
+}
+
+#[test]
 fn alter_and_drop() {
     for (text, action) in [
         ("ALTER FLOW f PAUSE", AlterFlowAction::Pause),
@@ -361,7 +407,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "CREATE STREAMING TABLE t (a INT, CONSTRAINT p EXPECT (a > 0) ON VIOLATION DROP ROW) AS SELECT 1",
         "CREATE STREAMING TABLE t (a INT MASK m) AS SELECT 1",
         "CREATE STREAMING TABLE t CLUSTER BY (a) AS SELECT 1",
-        "CREATE STREAMING TABLE t WRITE ORDERED BY (a) AS SELECT 1",
         "CREATE STREAMING TABLE t AS SELECT 1 FROM STREAM s EMIT ON WINDOW CLOSE",
         "CREATE STREAMING TABLE t AS SELECT count(*) FROM TUMBLE(STREAM s, DESCRIPTOR(ts), INTERVAL '1 minute')",
         "SELECT * FROM HOP(STREAM s, ts, INTERVAL '1 minute', INTERVAL '1 hour')",
@@ -391,12 +436,10 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "REPLAY DLQ s WHERE _offset IN (SELECT 1)",
         "MERGE WITH SCHEMA EVOLUTION INTO t USING s ON t.a = s.a WHEN MATCHED THEN DELETE",
         "INSERT INTO t BY NAME SELECT 1 AS a",
-        "OPTIMIZE t ZORDER BY (a)",
         "VACUUM FULL t",
         "ALTER TABLE t RENAME TO u",
         "ALTER TABLE t ADD COLUMN a INT NOT NULL",
         "ALTER TABLE t ADD PRIMARY KEY (a)",
-        "ALTER TABLE t WRITE ORDERED BY a",
         "DESCRIBE HISTORY t",
         "CANCEL QUERY 1",
     ] {

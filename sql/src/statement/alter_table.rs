@@ -93,7 +93,13 @@ pub(super) async fn refuse_flow(
     alterations: &[Alteration],
 ) -> Result<()> {
     let harmless = |a: &Alteration| {
-        matches!(a, Alteration::SetProperties(_) | Alteration::ResetProperties(_) | Alteration::CommentColumn { .. })
+        matches!(
+            a,
+            Alteration::SetProperties(_)
+                | Alteration::ResetProperties(_)
+                | Alteration::CommentColumn { .. }
+                | Alteration::SetSortOrder(_)
+        )
     };
     if alterations.iter().all(harmless) {
         return Ok(());
@@ -107,7 +113,7 @@ pub(super) async fn refuse_flow(
 }
 
 /// PostgreSQL's code for a column that is not there, or there already.
-fn of_column(e: Error, table: &str) -> SqlError {
+pub(super) fn of_column(e: Error, table: &str) -> SqlError {
     let state = match e.kind() {
         ErrorKind::NotFound if ["column ", "partition column "].iter().any(|w| e.message().starts_with(w)) => {
             SqlState::UNDEFINED_COLUMN

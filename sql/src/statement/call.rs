@@ -4,6 +4,7 @@ use arrow::datatypes::DataType;
 use sqlparser::ast::{Expr, Value};
 use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, LakeTable, ReferenceChange, SYSTEM_CATALOG, TableVersion};
 
+use super::analyze;
 use super::reference;
 use super::show::{self, Cell};
 use crate::dialect::{Call, Name, parse_name, quote_ident};
@@ -19,12 +20,14 @@ enum Procedure {
     RollbackToSnapshot,
     RollbackToTimestamp,
     SetCurrentSnapshot,
+    ComputeTableStats,
 }
 
-use Procedure::{FastForward, RollbackToSnapshot, RollbackToTimestamp, SetCurrentSnapshot};
+use Procedure::{ComputeTableStats, FastForward, RollbackToSnapshot, RollbackToTimestamp, SetCurrentSnapshot};
 
 /// Name, parameters in order.
-const PROCEDURES: [(&str, Procedure, &[&str]); 4] = [
+const PROCEDURES: [(&str, Procedure, &[&str]); 5] = [
+    ("compute_table_stats", ComputeTableStats, &["table"]),
     ("fast_forward", FastForward, &["table", "branch", "to"]),
     ("rollback_to_snapshot", RollbackToSnapshot, &["table", "snapshot_id"]),
     ("rollback_to_timestamp", RollbackToTimestamp, &["table", "timestamp"]),
@@ -37,6 +40,7 @@ pub(super) fn columns(call: &Call) -> Result<Vec<ResultColumn>> {
         FastForward => {
             show::columns(&[("branch_updated", text), ("previous_ref", number.clone()), ("updated_ref", number)])
         }
+        ComputeTableStats => show::columns(&[("column_name", text), ("distinct_values", number)]),
         _ => show::columns(&[("previous_snapshot_id", number.clone()), ("current_snapshot_id", number)]),
     })
 }
@@ -45,6 +49,11 @@ pub(super) async fn call(ctx: &StatementContext<'_>, call: &Call) -> Result<Outc
     let (_, procedure, parameters) = procedure(call)?;
     let arguments = Arguments::read(call, parameters)?;
     let name = table_name(&call.procedure, arguments.text("table")?)?;
+    if procedure == ComputeTableStats {
+        let counted = analyze::count(ctx, &name, None).await?;
+        let row = |(column, n): (String, u64)| vec![Cell::from(column), Cell::from(i64::try_from(n).ok())];
+        return show::outcome(columns(call)?, counted.into_iter().map(row).collect(), RowsTag::Call);
+    }
     let (table, change) = guard(&ctx.cancel, ctx.deadline, async {
         let change = change(ctx, procedure, &arguments).await?;
         let table = reference::find(ctx, &name).await?;
@@ -69,6 +78,7 @@ async fn change(
     arguments: &Arguments<'_>,
 ) -> Result<ReferenceChange> {
     Ok(match procedure {
+        ComputeTableStats => return Err(SqlError::internal("counting values changes no reference")),
         FastForward => {
             let (branch, to) = (arguments.text("branch")?, arguments.text("to")?);
             reference::not_of_flows(branch)?;

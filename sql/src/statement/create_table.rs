@@ -7,15 +7,16 @@ use arrow::datatypes::{Field, Schema};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use sqlparser::ast::ColumnOption;
-use tidewater_catalogs::{COLUMN_COMMENT, ErrorKind, NewTable, PartitionField, StagedTable, TableName};
+use tidewater_catalogs::{COLUMN_COMMENT, ErrorKind, NewTable, StagedTable, TableName};
 
 use super::{default_value, schema};
-use crate::dialect::{CreateTable, arrow_type, fold};
+use crate::dialect::{CreateTable, WriteOrder, arrow_type, fold};
 use crate::error::Result;
 use crate::plan::relation::new_name;
 use crate::plan::{Planner, Purpose, assign, display_name, flow::stored_type, parameters};
 use crate::run;
 use crate::session::{Outcome, StatementContext};
+use crate::work;
 use crate::{SqlError, SqlState};
 
 pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTable) -> Result<Outcome> {
@@ -39,7 +40,7 @@ pub(super) async fn create_table(ctx: &StatementContext<'_>, create: &CreateTabl
     match &create.query {
         None => {
             let fields = declared(create)?;
-            check_partitions(&create.partition_by, &fields)?;
+            check_partitions(create, &fields)?;
             let defaults = run::guard(&ctx.cancel, ctx.deadline, defaults(ctx, create, &fields)).await?;
             let table = NewTable { defaults, ..new_table(create, &name, Schema::new(fields)) };
             // A stream that took the name since the first look would stand beside a table of the same name.
@@ -119,11 +120,17 @@ async fn defaults(
     Ok(all)
 }
 
-fn check_partitions(partitions: &[PartitionField], fields: &[Field]) -> Result<()> {
-    for partition in partitions {
+fn check_partitions(create: &CreateTable, fields: &[Field]) -> Result<()> {
+    for partition in &create.partition_by {
         if !fields.iter().any(|f| *f.name() == partition.column) {
             return Err(SqlError::undefined_column(&partition.column)
                 .with_detail("PARTITIONED BY names a column that the table does not have."));
+        }
+    }
+    for sort in create.write_order.iter().flat_map(|order| &order.sort_by) {
+        if !fields.iter().any(|f| *f.name() == sort.field.column) {
+            return Err(SqlError::undefined_column(&sort.field.column)
+                .with_detail("WRITE ORDERED BY names a column that the table does not have."));
         }
     }
     Ok(())
@@ -142,11 +149,14 @@ async fn is_free(ctx: &StatementContext<'_>, name: &TableName, create: &CreateTa
 }
 
 fn new_table(create: &CreateTable, name: &TableName, schema: Schema) -> NewTable {
+    // What the properties say goes before what the clause means.
+    let distribution = create.write_order.as_ref().and_then(WriteOrder::property);
     NewTable {
         name: name.clone(),
         schema: Arc::new(schema),
         partition_by: create.partition_by.clone(),
-        properties: create.properties.iter().cloned().collect::<BTreeMap<_, _>>(),
+        sort_by: create.write_order.as_ref().map(|order| order.sort_by.clone()).unwrap_or_default(),
+        properties: distribution.into_iter().chain(create.properties.iter().cloned()).collect::<BTreeMap<_, _>>(),
         defaults: BTreeMap::new(),
         location: None,
         comment: create.comment.clone(),
@@ -194,7 +204,7 @@ async fn as_query(
             exprs.push(assign::to_type(Expr::Column(column), schema.as_ref(), &to, &shown)?.alias(&shown));
             fields.push(Field::new(shown, to, true));
         }
-        check_partitions(&create.partition_by, &fields)?;
+        check_partitions(create, &fields)?;
         planned.plan = LogicalPlanBuilder::from(planned.plan.clone()).project(exprs)?.build()?;
         Ok((planned, Arc::new(Schema::new(fields))))
     })
@@ -209,12 +219,12 @@ async fn as_query(
     };
     // Nobody sees the table before its rows are in it: what fails takes back files that have no name yet, and never
     // a table that others may have changed, or dropped and made again. Goes on where the client goes away.
-    let (lake, relation) = (ctx.engine.lake.clone(), name.clone());
+    let (lake, relation, runner) = (ctx.engine.lake.clone(), name.clone(), work::runner(ctx)?);
     let (staged, rows) = run::detached(ctx, async move {
         let mut staged = lake.stage_table(table).await.map_err(|e| taken(&relation, e))?;
         let Some(rows) = filled else { return Ok((Unpublished(Some(staged)), None)) };
         let rows = super::insert::fit(rows, staged.info().schema.clone(), relation.name.clone());
-        let done = staged.fill(rows).await;
+        let done = staged.fill(rows, &runner).await;
         let staged = Unpublished(Some(staged));
         Ok((staged, Some(done?)))
     })

@@ -6,6 +6,7 @@ use super::show::{Cell, columns, outcome};
 use super::{connection, flow, secret, stream};
 use crate::dialect::{
     Describe, DescribeInferred, InferOptions, ObjectKind, field_type_name, partition_field_text, quote_ident,
+    sort_fields_text,
 };
 use crate::error::Result;
 use crate::plan::relation::{self, Relation};
@@ -102,6 +103,9 @@ async fn relation_rows(ctx: &StatementContext<'_>, describe: &Describe) -> Resul
                 let fields: Vec<String> = info.partition_by.iter().map(partition_field_text).collect();
                 if !fields.is_empty() {
                     rows.push(line("Partitioned by", fields.join(", ")));
+                }
+                if !info.sort_by.is_empty() {
+                    rows.push(line("Written in the order", sort_fields_text(&info.sort_by)));
                 }
                 if let Some(snapshot) = &info.current_snapshot {
                     rows.push(line("Snapshot", snapshot.snapshot_id.to_string()));

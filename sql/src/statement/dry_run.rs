@@ -70,7 +70,7 @@ async fn fill(ctx: &StatementContext<'_>, create: &CreateStreamingTable, report:
     let options = FlowOptions::read(&create.options, &flow::owner(&name))?;
     let compiled = flow::compile(engine, ctx.settings, create, &ctx.statement.text).await?;
     let output = compiled.query.output_schema();
-    streaming_table::check_partitions(&create.partition_by, &output)?;
+    streaming_table::check_partitions(create, &output)?;
     let source = &compiled.stream.source;
     let definition = &compiled.stream.definition.spec;
     let settings = options.settings(&engine.defaults.flow, definition.on_error);

@@ -230,6 +230,7 @@ pub(super) async fn ensure_dead_letters(engine: &Engine, name: &TableName) -> Re
         name: name.clone(),
         schema: dead_letter_schema(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: Default::default(),
         defaults: Default::default(),
         location: None,

@@ -29,6 +29,7 @@ use crate::plan::relation::StreamRelation;
 use crate::plan::{Planned, Planner, Purpose, Target, assign, rewrite};
 use crate::run;
 use crate::session::{ChangeTag, Outcome, Prepared, ResultColumn, StatementContext};
+use crate::work;
 use crate::{SqlError, SqlState};
 
 struct Checked {
@@ -81,10 +82,10 @@ pub(super) async fn execute(
         Ok((checked, rows))
     })
     .await?;
-    let name = checked.name.clone();
+    let (name, runner) = (checked.name.clone(), work::runner(ctx)?);
     let written = match checked.target {
         // From here on only the rows can be cancelled: whether a commit took place must be known.
-        Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream).await?) }).await?,
+        Writable::Table(table) => run::detached(ctx, async move { Ok(table.append(stream, &runner).await?) }).await?,
         Writable::Stream(relation) => run::detached(ctx, async move { produce(&relation, stream).await }).await?,
     };
     tracing::debug!(table = %name, rows = written, "rows inserted");
@@ -114,7 +115,8 @@ async fn overwrite(
             Ok((target.table, rows, replaced.read.load(Ordering::Relaxed)))
         })
         .await?;
-        let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here).await?) }).await;
+        let runner = work::runner(ctx)?;
+        let done = run::detached(ctx, async move { Ok(table.overwrite(Some(stream), here, &runner).await?) }).await;
         match done {
             Ok(written) => return Ok(outcome(kept.as_deref(), ChangeTag::Insert(written))),
             Err(e) if e.state == SqlState::SERIALIZATION_FAILURE && runs < RUNS => {}

@@ -1,6 +1,7 @@
 //! One file per statement. The match in [`execute`] is the table of contents of the product.
 
 mod alter_table;
+mod analyze;
 mod call;
 mod catalog;
 mod cells;
@@ -138,6 +139,7 @@ pub(crate) async fn execute(ctx: &StatementContext<'_>, prepared: &Prepared) -> 
         Statement::ReplayDlq(replay) => replay::replay_dlq(ctx, replay).await,
         Statement::Optimize(what) => optimize::optimize(ctx, what).await,
         Statement::Vacuum(what) => vacuum::vacuum(ctx, what).await,
+        Statement::Analyze(what) => analyze::analyze(ctx, what).await,
         Statement::AlterReference(alter) => reference::alter_reference(ctx, alter).await,
         Statement::Call(what) => call::call(ctx, what).await,
         Statement::Drop(drop) => drop::drop_objects(ctx, drop).await,
@@ -206,6 +208,7 @@ fn writes(statement: &Statement) -> Option<&'static str> {
         Statement::ReplayDlq(_) => "REPLAY DLQ",
         Statement::Optimize(_) => "OPTIMIZE",
         Statement::Vacuum(_) => "VACUUM",
+        Statement::Analyze(_) => "ANALYZE",
         Statement::AlterReference(_) => "ALTER TABLE",
         Statement::Call(_) => "CALL",
         Statement::Drop(_) => "DROP",
@@ -246,9 +249,6 @@ fn refused(statement: &ast::Statement) -> SqlError {
         S::LISTEN { .. } | S::UNLISTEN { .. } | S::NOTIFY { .. } => ("LISTEN and NOTIFY", "Poll with SELECT."),
         S::Call(_) => ("CALL", "There are no procedures yet."),
         S::Comment { .. } => ("COMMENT", "Give COMMENT '…' in CREATE STREAMING TABLE."),
-        S::Vacuum(_) | S::Analyze(_) => {
-            ("VACUUM and ANALYZE", "Tables are maintained by their flows; there is nothing to do by hand.")
-        }
         S::CreateDatabase { .. } => ("CREATE DATABASE", "There is one database, lake; divide it with CREATE SCHEMA."),
         _ => {
             let first: String = statement.to_string().split_whitespace().take(2).collect::<Vec<_>>().join(" ");

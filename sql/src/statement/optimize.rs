@@ -1,4 +1,4 @@
-//! OPTIMIZE: small files of a table, and files with deletes, are written anew.
+//! OPTIMIZE: small files of a table, and files with deletes, are written anew; in an order that is given, all of them.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use arrow::datatypes::DataType;
 use sqlparser::ast::{Ident, SelectItem, SetExpr, TableAlias};
 use tidewater_catalogs::{Compacted, TableCompaction};
 
+use super::alter_table::of_column;
 use super::change::{find_table_named, from_target};
 use super::show::{self, Cell};
 use crate::dialect::Optimize;
@@ -13,6 +14,7 @@ use crate::error::Result;
 use crate::plan::{Planner, Purpose, Target, rewrite};
 use crate::run;
 use crate::session::{Notice, Outcome, ResultColumn, RowsTag, StatementContext};
+use crate::work;
 
 /// How often files are chosen anew because others changed some of them meanwhile.
 const RUNS: u32 = 5;
@@ -28,9 +30,9 @@ pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Res
     let (mut all, mut missed) = (Compacted::default(), false);
     for _ in 0..RUNS {
         let compaction = run::guard(&ctx.cancel, ctx.deadline, choose(ctx, what)).await?;
-        let dry_run = what.dry_run;
+        let (dry_run, runner) = (what.dry_run, work::runner(ctx)?);
         // What is committed stays; a statement that is cancelled stops at the files that it is writing.
-        let work = run::abortable(ctx, async move { Ok(compaction.run(dry_run).await?) });
+        let work = run::abortable(ctx, async move { Ok(compaction.run(dry_run, &runner).await?) });
         let done = run::guard(&ctx.cancel, ctx.deadline, work).await?;
         missed = done.conflicts > 0;
         all += done;
@@ -49,7 +51,7 @@ pub(super) async fn optimize(ctx: &StatementContext<'_>, what: &Optimize) -> Res
 /// The files that may hold rows for which the condition is true.
 async fn choose(ctx: &StatementContext<'_>, what: &Optimize) -> Result<Arc<dyn TableCompaction>> {
     let table = find_table_named(ctx, &what.name).await?;
-    let compaction = table.compaction(LEAST_FILES)?;
+    let compaction = table.compaction(LEAST_FILES, what.order.as_ref()).map_err(|e| of_column(e, what.name.last()))?;
     let target = Target { rows: compaction.clone(), table };
     let mut select = rewrite::empty_select();
     let own = Ident::with_quote('"', what.name.last());

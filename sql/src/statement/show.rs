@@ -284,7 +284,13 @@ async fn table_text(ctx: &StatementContext<'_>, name: &TableName) -> Result<Stri
         .collect();
     let comment = info.properties.get("comment").map(String::as_str);
     // Writing into a String does not fail.
-    let _ = dialect::write_clauses(&mut text, &info.partition_by, comment, &shown);
+    let _ = dialect::write_clauses(
+        &mut text,
+        &info.partition_by,
+        dialect::own_order(&info.sort_by).as_ref(),
+        comment,
+        &shown,
+    );
     Ok(text.trim_end().to_owned())
 }
 

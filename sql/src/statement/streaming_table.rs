@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tidewater_catalogs::{DefinitionKind, NewTable, PartitionField, StartPosition, TableName};
+use tidewater_catalogs::{DefinitionKind, NewTable, StartPosition, TableName};
 use tokio::sync::MutexGuard;
 use uuid::Uuid;
 
@@ -69,10 +69,13 @@ pub(super) async fn create_streaming_table(
     })
     .await?;
     let schema = compiled.query.output_schema();
-    check_partitions(&stored.partition_by, &schema)?;
+    check_partitions(&stored, &schema)?;
 
     let sql = stored.to_string();
-    let mut properties: BTreeMap<String, String> = stored.properties.iter().cloned().collect();
+    // What the properties say goes before what the clause means.
+    let distribution = stored.write_order.as_ref().and_then(dialect::WriteOrder::property);
+    let given = stored.properties.iter().cloned();
+    let mut properties: BTreeMap<String, String> = distribution.into_iter().chain(given).collect();
     if let Some(bytes) = options.target_file_size
         && properties.insert(TARGET_FILE_SIZE.to_owned(), bytes.to_string()).is_some()
     {
@@ -87,6 +90,7 @@ pub(super) async fn create_streaming_table(
         name: name.clone(),
         schema,
         partition_by: stored.partition_by.clone(),
+        sort_by: stored.write_order.as_ref().map(|order| order.sort_by.clone()).unwrap_or_default(),
         properties,
         defaults: Default::default(),
         location: None,
@@ -203,12 +207,14 @@ async fn refresh(
     ))
 }
 
-pub(super) fn check_partitions(fields: &[PartitionField], schema: &arrow::datatypes::Schema) -> Result<()> {
-    for field in fields {
+pub(super) fn check_partitions(create: &CreateStreamingTable, schema: &arrow::datatypes::Schema) -> Result<()> {
+    let partitions = create.partition_by.iter().map(|field| (field, "PARTITIONED BY"));
+    let order = create.write_order.iter().flat_map(|order| &order.sort_by);
+    for (field, clause) in partitions.chain(order.map(|sort| (&sort.field, "WRITE ORDERED BY"))) {
         if schema.field_with_name(&field.column).is_err() {
             let choices: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
             return Err(SqlError::undefined_column(&field.column)
-                .with_detail("PARTITIONED BY names a column that the table does not have.")
+                .with_detail(format!("{clause} names a column that the table does not have."))
                 .with_hint(format!("The columns are {}.", dialect::list(choices.into_iter(), "and"))));
         }
     }

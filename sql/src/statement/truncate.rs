@@ -8,6 +8,7 @@ use crate::dialect::Name;
 use crate::error::Result;
 use crate::run;
 use crate::session::{Outcome, StatementContext};
+use crate::work;
 
 pub(super) async fn truncate(ctx: &StatementContext<'_>, what: &ast::Truncate) -> Result<Outcome> {
     if what.partitions.is_some() || what.on_cluster.is_some() {
@@ -23,6 +24,7 @@ pub(super) async fn truncate(ctx: &StatementContext<'_>, what: &ast::Truncate) -
         .ok_or_else(|| SqlError::syntax(format!("invalid name: {}", target.name)))?;
     let table = run::guard(&ctx.cancel, ctx.deadline, find_table_or_branch(ctx, &name)).await?;
     // Whether a commit took place must be known.
-    run::detached(ctx, async move { Ok(table.overwrite(None, false).await?) }).await?;
+    let runner = work::runner(ctx)?;
+    run::detached(ctx, async move { Ok(table.overwrite(None, false, &runner).await?) }).await?;
     Ok(Outcome::done("TRUNCATE TABLE"))
 }

@@ -26,8 +26,9 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use tidewater_catalogs::{
     BlobStore, CommitTable, ConnectionSpec, Definition, DefinitionKind, Error, ErrorKind, LakeCatalog, LakeTable,
-    Metastore, NewTable, Offsets, PartitionRange, ReadRequest, Result, StagedTable, StartPosition, StreamConnector,
-    StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, TableInfo, TableName, TopicLayout,
+    Metastore, NewTable, Offsets, PartitionRange, ReadRequest, Result, Runner, StagedTable, StartPosition,
+    StreamConnector, StreamFormat, StreamReader, StreamSource, StreamSpec, StreamWriter, TableInfo, TableName,
+    TopicLayout,
 };
 use uuid::Uuid;
 
@@ -128,6 +129,7 @@ impl Table {
                 comments: Default::default(),
                 defaults: table.defaults.clone(),
                 partition_by: table.partition_by.clone(),
+                sort_by: table.sort_by.clone(),
                 properties: table.properties.clone(),
                 current_snapshot: None,
                 branch: None,
@@ -148,8 +150,8 @@ impl StagedTable for Unseen {
     fn info(&self) -> &TableInfo {
         &self.made.info
     }
-    async fn fill(&mut self, input: SendableRecordBatchStream) -> Result<u64> {
-        self.made.append(input).await
+    async fn fill(&mut self, input: SendableRecordBatchStream, runner: &Runner) -> Result<u64> {
+        self.made.append(input, runner).await
     }
     async fn publish(self: Box<Self>) -> Result<()> {
         match self.tables.lock().entry(self.made.info.name.clone()) {
@@ -174,7 +176,7 @@ impl LakeTable for Table {
         let rows = self.rows.lock().clone();
         Ok(Arc::new(MemTable::try_new(self.info.schema.clone(), vec![rows])?))
     }
-    async fn append(&self, mut input: SendableRecordBatchStream) -> Result<u64> {
+    async fn append(&self, mut input: SendableRecordBatchStream, _: &Runner) -> Result<u64> {
         let mut staged = Vec::new();
         while let Some(batch) = input.next().await {
             staged.push(batch?);

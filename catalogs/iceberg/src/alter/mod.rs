@@ -10,15 +10,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use iceberg::TableRequirement;
-use iceberg::spec::{FormatVersion, MAIN_BRANCH, Schema, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec};
-use tidewater_catalogs::{Alteration, Error, ErrorKind, Result};
+use iceberg::spec::{
+    FormatVersion, MAIN_BRANCH, Schema, SortOrder, TableMetadata, TableMetadataBuilder, UnboundPartitionSpec,
+};
+use tidewater_catalogs::{Alteration, Error, ErrorKind, Result, SortField};
 
 use crate::commit::reshape;
 use crate::error;
 use crate::lake::Lake;
 use crate::new_table::{FORMAT_VERSION, format_version};
+use crate::sort_order::sort_order;
 use crate::state::TableState;
-use crate::writer::{check_properties, writable};
+use crate::writer::{check_columns, check_properties, writable};
 use columns::Columns;
 
 /// What the table had before goes by its id: a catalog does not take it a second time.
@@ -34,6 +37,8 @@ struct Altered {
     version: Option<FormatVersion>,
     schema: Option<New<Schema>>,
     spec: Option<New<UnboundPartitionSpec>>,
+    /// A number is given to it where no order of the table has been the same.
+    order: Option<SortOrder>,
     set: HashMap<String, String>,
     reset: Vec<String>,
 }
@@ -64,6 +69,7 @@ fn requirements(metadata: &TableMetadata) -> Vec<TableRequirement> {
         TableRequirement::CurrentSchemaIdMatch { current_schema_id: metadata.current_schema_id() },
         TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: metadata.last_column_id() },
         TableRequirement::DefaultSpecIdMatch { default_spec_id: metadata.default_partition_spec_id() },
+        TableRequirement::DefaultSortOrderIdMatch { default_sort_order_id: metadata.default_sort_order_id() },
         TableRequirement::LastAssignedPartitionIdMatch { last_assigned_partition_id: metadata.last_partition_id() },
     ]
 }
@@ -85,6 +91,11 @@ fn build(builder: TableMetadataBuilder, altered: &Altered) -> Result<TableMetada
         Some(New::Made(spec)) => builder = builder.add_default_partition_spec(spec.clone()).map_err(partitions)?,
         None => {}
     }
+    if let Some(order) = &altered.order {
+        let sorting = |e| error::iceberg("change the sort order", e);
+        builder =
+            builder.add_sort_order(order.clone()).map_err(sorting)?.set_default_sort_order(-1).map_err(sorting)?;
+    }
     if !altered.set.is_empty() {
         builder = builder.set_properties(altered.set.clone()).map_err(|e| error::iceberg("set properties", e))?;
     }
@@ -103,6 +114,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     let version = wanted.map(|text| upgrade(metadata, text)).transpose()?.flatten();
     let mut columns = Columns::new(metadata, version.unwrap_or(metadata.format_version()));
     let mut partitions = Vec::new();
+    let mut sort_by: Option<&[SortField]> = None;
     let (mut set, mut reset): (HashMap<String, String>, Vec<String>) = (HashMap::new(), Vec::new());
     for alteration in alterations {
         match alteration {
@@ -117,6 +129,7 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             Alteration::AddPartition(_) | Alteration::DropPartition(_) | Alteration::ReplacePartition { .. } => {
                 partitions.push(alteration);
             }
+            Alteration::SetSortOrder(fields) => sort_by = Some(fields),
             Alteration::SetProperties(properties) => {
                 reset.retain(|key| !properties.contains_key(key));
                 set.extend(properties.clone());
@@ -130,6 +143,8 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     let schema = columns.into_schema(metadata)?;
     let current = schema.as_ref().map_or_else(|| Arc::clone(metadata.current_schema()), |s| Arc::new(s.clone()));
     let spec = partitions::changed(metadata, &current, &partitions)?;
+    let order = sort_by.map(|fields| sort_order(&current, fields)).transpose()?;
+    let order = order.filter(|order| order.fields != metadata.default_sort_order().fields);
     set.retain(|key, value| metadata.properties().get(key) != Some(value));
     reset.retain(|key| key == FORMAT_VERSION || metadata.properties().contains_key(key));
     set.remove(FORMAT_VERSION);
@@ -141,8 +156,9 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
     properties.extend(set.clone());
     if !set.is_empty() {
         check_properties(&properties)?;
+        check_columns(&set, &current)?;
     }
-    if schema.is_some() || spec.is_some() {
+    if schema.is_some() || spec.is_some() || order.is_some() {
         writable(metadata)?;
     }
     let schema = schema.map(|schema| {
@@ -162,8 +178,13 @@ fn altered(metadata: &TableMetadata, alterations: &[Alteration]) -> Result<Optio
             None => New::Made(spec),
         }
     });
-    let nothing = version.is_none() && schema.is_none() && spec.is_none() && set.is_empty() && reset.is_empty();
-    Ok((!nothing).then_some(Altered { version, schema, spec, set, reset }))
+    let nothing = version.is_none()
+        && schema.is_none()
+        && spec.is_none()
+        && order.is_none()
+        && set.is_empty()
+        && reset.is_empty();
+    Ok((!nothing).then_some(Altered { version, schema, spec, order, set, reset }))
 }
 
 /// None where the table has it already.

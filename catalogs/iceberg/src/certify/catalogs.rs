@@ -97,6 +97,7 @@ impl Scene {
             name: self.name(table),
             schema: schema(),
             partition_by,
+            sort_by: Vec::new(),
             properties: BTreeMap::from([("made.by".to_string(), "us".to_string())]),
             defaults: Default::default(),
             location: None,
@@ -147,16 +148,16 @@ impl Scene {
             Box::pin(RecordBatchStreamAdapter::new(schema(), batches))
         };
         let mut staged = self.one.stage_table(self.new_table("filled", vec![])).await.unwrap();
-        assert_eq!(staged.fill(stream()).await.unwrap(), 50);
+        assert_eq!(staged.fill(stream(), &crate::tests::runner()).await.unwrap(), 50);
         assert_eq!(self.two.load_table(&self.name("filled")).await.unwrap_err().kind(), ErrorKind::NotFound);
         let mut late = self.two.stage_table(self.new_table("filled", vec![])).await.unwrap();
-        late.fill(stream()).await.unwrap();
+        late.fill(stream(), &crate::tests::runner()).await.unwrap();
         staged.publish().await.unwrap();
         assert_eq!(self.count("filled").await, 50);
         assert_eq!(late.publish().await.unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(self.count("filled").await, 50);
         let mut given_up = self.one.stage_table(self.new_table("given_up", vec![])).await.unwrap();
-        given_up.fill(stream()).await.unwrap();
+        given_up.fill(stream(), &crate::tests::runner()).await.unwrap();
         given_up.discard().await.unwrap();
         assert_eq!(self.two.load_table(&self.name("given_up")).await.unwrap_err().kind(), ErrorKind::NotFound);
     }
@@ -251,7 +252,7 @@ impl Scene {
         assert_eq!(again.kind(), ErrorKind::AlreadyExists);
 
         let stream = Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::iter([Ok(rows(10, 30))])));
-        assert_eq!(table.branch("b").await.unwrap().append(stream).await.unwrap(), 20);
+        assert_eq!(table.branch("b").await.unwrap().append(stream, &crate::tests::runner()).await.unwrap(), 20);
         assert_eq!((self.count("referenced").await, current().await.snapshot_id), (10, first));
         let forward = ReferenceChange::FastForward { branch: "main".to_string(), to: "b".to_string() };
         assert_eq!(change(forward).await.unwrap().before, Some(first));

@@ -19,6 +19,7 @@ pub(super) async fn race(spec: &CatalogSpec, schema_name: &str) {
         name: name.clone(),
         schema: schema(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: Default::default(),
         defaults: Default::default(),
         location: None,

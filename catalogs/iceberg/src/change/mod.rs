@@ -30,8 +30,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
 use iceberg::spec::{DataFile, FormatVersion, MAIN_BRANCH, Operation};
 use tidewater_catalogs::{
-    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, ReturnedRows, StagedFiles, StagingWriter, TableChange,
-    TargetRows,
+    ChangeKind, Changed, Error, ErrorKind, Repeated, Result, ReturnedRows, Runner, StagedFiles, StagingWriter,
+    TableChange, TargetRows,
 };
 use uuid::Uuid;
 
@@ -45,7 +45,7 @@ use crate::onto::Onto;
 use crate::rewrite::rewrite;
 use crate::scan::{self, Places, TargetFile};
 use crate::state::TableState;
-use crate::writer::{FileWriter, from_staged, writable};
+use crate::writer::{ArrangedWriter, from_staged, writable};
 use marks::Marks;
 use mode::Mode;
 pub(crate) use mode::{Isolation, check as check_properties};
@@ -227,11 +227,11 @@ impl TableChange for RowChange {
         input: SendableRecordBatchStream,
         repeated: Repeated,
         returned: Option<&dyn ReturnedRows>,
+        runner: &Runner,
     ) -> Result<Changed> {
         let commit = Uuid::now_v7();
         let entered = self.lake.in_flight.enter(commit);
-        let mut writer: Box<dyn StagingWriter> =
-            Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
+        let mut writer = ArrangedWriter::with_lineage(&self.state, commit, None, runner)?;
         let (marks, changed) = self.take(input, repeated, returned, &mut writer).await?;
         if changed == Changed::default() {
             if let Some(draft) = self.onto.draft() {
@@ -240,7 +240,7 @@ impl TableChange for RowChange {
             return Ok(changed);
         }
         let mut outcome = self.settle(commit, marks).await?;
-        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), self.settled(), &mut writer).await?;
+        rewrite(&self.state, std::mem::take(&mut outcome.rewrite), self.settled(), &mut writer, runner).await?;
         let files = writer.finish().await?;
         let what = Rows { change: self, commit, outcome, files };
         let check = || Some(self.check(what.outcome.touched.clone()));

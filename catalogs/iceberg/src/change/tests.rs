@@ -24,7 +24,7 @@ use crate::lake::Swap;
 use crate::writer::{FileWriter, from_staged};
 use uuid::Uuid;
 
-use crate::tests::{TestLake, append, new_table, query, rows};
+use crate::tests::{TestLake, append, new_table, query, rows, runner};
 
 /// The columns of a row that stays as it is, but for its name.
 pub(crate) const RENAMED: &str = "SELECT _tidewater_place, true, id, 'new', at FROM t";
@@ -52,7 +52,7 @@ pub(crate) async fn answer(change: &dyn TableChange, sql: &str) -> SendableRecor
 async fn run(lake: &TestLake, kind: ChangeKind, sql: &str) -> Result<Changed> {
     let change = newest(lake).await.change(kind)?;
     let rows = answer(change.as_ref(), sql).await;
-    change.apply(rows, Repeated::Refused, None).await
+    change.apply(rows, Repeated::Refused, None, &runner()).await
 }
 
 async fn delete(lake: &TestLake, condition: &str) -> Changed {
@@ -147,11 +147,11 @@ async fn two_changes_of_one_file_conflict_and_of_two_files_do_not() {
     let (same, same_rows) = begin("id = 6").await;
     let (other, other_rows) = begin("id = 105").await;
     let (whole, whole_rows) = begin("id < 100").await;
-    first.apply(first_rows, Repeated::First, None).await.unwrap();
-    let e = same.apply(same_rows, Repeated::First, None).await.unwrap_err();
+    first.apply(first_rows, Repeated::First, None, &runner()).await.unwrap();
+    let e = same.apply(same_rows, Repeated::First, None, &runner()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
-    other.apply(other_rows, Repeated::First, None).await.unwrap();
-    let e = whole.apply(whole_rows, Repeated::First, None).await.unwrap_err();
+    other.apply(other_rows, Repeated::First, None, &runner()).await.unwrap();
+    let e = whole.apply(whole_rows, Repeated::First, None, &runner()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
     assert_eq!(lake.count("t").await, 198);
 
@@ -159,7 +159,7 @@ async fn two_changes_of_one_file_conflict_and_of_two_files_do_not() {
     for gone in ["id >= 0 AND id < 90", "id < 100"] {
         let (late, late_rows) = begin("id = 99").await;
         delete(&lake, gone).await;
-        let e = late.apply(late_rows, Repeated::First, None).await.unwrap_err();
+        let e = late.apply(late_rows, Repeated::First, None, &runner()).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Conflict, "{gone}: {e}");
     }
 }
@@ -175,7 +175,7 @@ async fn rows_that_came_meanwhile_count_where_the_table_is_serializable() {
         let change = newest(&lake).await.change(ChangeKind::Delete).unwrap();
         let which = answer(change.as_ref(), "SELECT _tidewater_place FROM t WHERE id >= 90 AND id < 150").await;
         append(t.as_ref(), vec![if matching { rows(100, 120) } else { rows(1000, 1020) }]).await.unwrap();
-        let done = change.apply(which, Repeated::First, None).await;
+        let done = change.apply(which, Repeated::First, None, &runner()).await;
         match (conflicts, done) {
             (true, Err(e)) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e}"),
             (false, Ok(changed)) => assert_eq!((changed.taken, lake.count("t").await), (10, 110)),
@@ -223,7 +223,7 @@ async fn rows_that_were_written_anew_came_only_if_they_were_appended() {
             append(t.as_ref(), vec![rows(200, 210)]).await.unwrap();
         }
         compact(&lake).await;
-        let done = change.apply(comes, Repeated::First, None).await;
+        let done = change.apply(comes, Repeated::First, None, &runner()).await;
         match (appended, done) {
             (true, Err(e)) => assert_eq!(e.kind(), ErrorKind::Conflict, "{e}"),
             (false, Ok(changed)) => assert_eq!((changed.added, lake.count("t").await), (1, 201)),
@@ -245,7 +245,7 @@ async fn what_rests_on_the_whole_table_is_begun_anew_with_it() {
             change.reads_table();
         }
         append(t.as_ref(), vec![rows(1000, 1010)]).await.unwrap();
-        let done = change.apply(which, Repeated::First, None).await;
+        let done = change.apply(which, Repeated::First, None, &runner()).await;
         assert_eq!(
             done.map_err(|e| e.kind()),
             if whole { Err(ErrorKind::Conflict) } else { Ok(Changed { taken: 1, added: 0 }) }
@@ -264,7 +264,7 @@ async fn a_row_that_is_named_twice_is_refused_or_counts_once() {
     assert_eq!(lake.count("t").await, 10);
     let change = newest(&lake).await.change(ChangeKind::Update).unwrap();
     let rows = answer(change.as_ref(), twice).await;
-    assert_eq!(change.apply(rows, Repeated::First, None).await.unwrap().taken, 1);
+    assert_eq!(change.apply(rows, Repeated::First, None, &runner()).await.unwrap().taken, 1);
     assert_eq!(lake.count("t").await, 9);
 }
 
@@ -277,7 +277,7 @@ fn partition(field: PartitionField, has: bool) -> Alteration {
 }
 
 async fn chosen(lake: &TestLake, condition: &str) -> Arc<dyn TableCompaction> {
-    let compaction = newest(lake).await.compaction(2).unwrap();
+    let compaction = newest(lake).await.compaction(2, None).unwrap();
     let context = SessionContext::new();
     context.register_table("t", compaction.provider().unwrap()).unwrap();
     let frame = context.sql(&format!("SELECT 1 FROM t WHERE {condition}")).await.unwrap();
@@ -286,7 +286,7 @@ async fn chosen(lake: &TestLake, condition: &str) -> Arc<dyn TableCompaction> {
 }
 
 async fn compacted(lake: &TestLake, condition: &str) -> Compacted {
-    chosen(lake, condition).await.run(false).await.unwrap()
+    chosen(lake, condition).await.run(false, &runner()).await.unwrap()
 }
 
 #[tokio::test]
@@ -297,7 +297,7 @@ async fn small_files_become_one_and_deleted_rows_stay_out() {
         append(t.as_ref(), vec![rows(i * 10, i * 10 + 10)]).await.unwrap();
     }
     delete(&lake, "id IN (3, 17)").await;
-    let told = chosen(&lake, "true").await.run(true).await.unwrap();
+    let told = chosen(&lake, "true").await.run(true, &runner()).await.unwrap();
     assert_eq!((told.files_removed, told.files_added, told.delete_files_removed), (4, 0, 2));
     let before = contents(&lake).await;
     let began = newest(&lake).await.info().current_snapshot.clone().unwrap().snapshot_id;
@@ -331,11 +331,11 @@ async fn a_compaction_brings_back_no_row_and_lets_others_append() {
     }
     let late = chosen(&lake, "true").await;
     delete(&lake, "id = 5").await;
-    assert_eq!(late.run(false).await.unwrap(), Compacted { conflicts: 1, ..Compacted::default() });
+    assert_eq!(late.run(false, &runner()).await.unwrap(), Compacted { conflicts: 1, ..Compacted::default() });
     assert_eq!(lake.count("t").await, 29);
     let chosen = chosen(&lake, "true").await;
     append(t.as_ref(), vec![rows(100, 110)]).await.unwrap();
-    assert_eq!(chosen.run(false).await.unwrap().files_removed, 3);
+    assert_eq!(chosen.run(false, &runner()).await.unwrap().files_removed, 3);
     assert_eq!(lake.count("t").await, 39);
 }
 

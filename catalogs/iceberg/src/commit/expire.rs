@@ -74,6 +74,8 @@ pub(crate) async fn expire(lake: &Lake, state: Arc<TableState>, expiry: Expiry, 
     let notes = descents(metadata, &ids)?;
     let alter = |builder: TableMetadataBuilder| {
         let builder = outdated.iter().fold(builder, |builder, name| builder.remove_ref(name));
+        let counted = |id: &&i64| metadata.statistics_for_snapshot(**id).is_some();
+        let builder = ids.iter().filter(counted).fold(builder, |builder, id| builder.remove_statistics(*id));
         let builder = builder.remove_snapshots(&ids);
         if notes.is_empty() {
             return Ok(builder);

@@ -15,6 +15,12 @@ pub(super) struct Wanted {
     pub(super) spec_id: i32,
     /// So many small files are worth being made one.
     pub(super) least_files: usize,
+    /// The table's order, where rows are put in it.
+    pub(super) order_id: Option<i32>,
+    /// All of them, whatever they are.
+    pub(super) all: bool,
+    /// Old files that become new ones together.
+    pub(super) bin_bytes: u64,
 }
 
 /// The text of a partition's values tells partitions apart; where it is the same for two, so are they.
@@ -22,12 +28,16 @@ pub(super) fn partition_key(file: &TargetFile) -> (i32, String) {
     (file.spec_id, format!("{:?}", file.partition))
 }
 
-/// Files that are read together and become about one file each bin. Those of one partition, in their order.
+/// Files that are read together; without an order they become about one file each bin. Those of one partition, in their order.
 pub(super) fn bins(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<TargetFile>>> {
     let target = wanted.target_bytes.max(1);
     let small = |file: &TargetFile| (file.size_bytes as f64) < SMALL * target as f64;
     let must = |file: &TargetFile| {
-        file.has_deletes() || file.spec_id != wanted.spec_id || file.size_bytes as f64 > LARGE * target as f64
+        wanted.all
+            || file.has_deletes()
+            || file.spec_id != wanted.spec_id
+            || file.size_bytes as f64 > LARGE * target as f64
+            || wanted.order_id.is_some_and(|order| file.sort_order_id != Some(order))
     };
     let mut partitions: BTreeMap<(i32, String), Vec<&Arc<TargetFile>>> = BTreeMap::new();
     for file in files.iter().filter(|file| small(file) || must(file)) {
@@ -44,7 +54,7 @@ pub(super) fn bins(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<Tar
             }
         };
         for file in files {
-            if bytes + file.size_bytes > target && !bin.is_empty() {
+            if bytes + file.size_bytes > wanted.bin_bytes && !bin.is_empty() {
                 close(&mut bin);
                 bytes = 0;
             }
@@ -74,12 +84,19 @@ pub(super) mod tests {
             first_row_id: None,
             deletes: Vec::new(),
             equality_deletes: false,
+            sort_order_id: None,
         }
     }
 
+    const PLAIN: Wanted =
+        Wanted { target_bytes: 100, spec_id: 1, least_files: 2, order_id: None, all: false, bin_bytes: 100 };
+
     fn names(files: Vec<TargetFile>) -> Vec<Vec<String>> {
+        names_wanted(files, PLAIN)
+    }
+
+    fn names_wanted(files: Vec<TargetFile>, wanted: Wanted) -> Vec<Vec<String>> {
         let files: Vec<Arc<TargetFile>> = files.into_iter().map(Arc::new).collect();
-        let wanted = Wanted { target_bytes: 100, spec_id: 1, least_files: 2 };
         let bins = bins(&files, wanted);
         bins.into_iter().map(|bin| bin.iter().map(|f| f.location.clone()).collect()).collect()
     }
@@ -100,6 +117,16 @@ pub(super) mod tests {
         let deleted = TargetFile { equality_deletes: true, ..file("a", 100, 0) };
         let old = TargetFile { spec_id: 0, ..file("b", 100, 0) };
         assert_eq!(names(vec![deleted, old, file("c", 181, 0)]), [vec!["b"], vec!["a"], vec!["c"]]);
+    }
+
+    #[test]
+    fn files_that_are_not_in_the_order_are_sorted_together() {
+        let sorted = |name: &str, bytes, order| TargetFile { sort_order_id: Some(order), ..file(name, bytes, 0) };
+        let ordered = Wanted { order_id: Some(2), bin_bytes: 1000, ..PLAIN };
+        let files = || vec![sorted("a", 90, 2), sorted("b", 90, 1), file("c", 90, 0), file("d", 90, 1)];
+        assert_eq!(names_wanted(files(), ordered), [vec!["b", "c"], vec!["d"]]);
+        assert_eq!(names_wanted(files(), Wanted { all: true, ..ordered }), [vec!["a", "b", "c"], vec!["d"]]);
+        assert_eq!(names_wanted(vec![sorted("a", 10, 2)], ordered), Vec::<Vec<String>>::new());
     }
 
     #[test]

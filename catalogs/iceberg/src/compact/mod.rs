@@ -1,7 +1,7 @@
 //! Small files and files with deletes, written anew.
 //!
 //! ```text
-//!   a planned scan chooses files ─► bins (see [`bins`]) ─► each is read without its deletes ─► the writer
+//!   a planned scan chooses files ─► bins (see [`bins`]) ─► each is read without its deletes ─► sort ─► the writer
 //!   commit: the old files leave, the new ones have the sequence number of the state that was read, so that equality
 //!   deletes which came meanwhile hold for their rows, too
 //! ```
@@ -17,8 +17,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
-use iceberg::spec::Operation;
-use tidewater_catalogs::{Compacted, ErrorKind, Result, StagedFiles, StagingWriter, TableCompaction, TargetRows};
+use futures::StreamExt;
+use iceberg::spec::{Operation, SortOrder};
+use tidewater_catalogs::{
+    Compacted, Error, ErrorKind, Result, RowOrder, Runner, StagedFiles, TableCompaction, TargetRows,
+};
 use uuid::Uuid;
 
 use crate::attempts::{self, Commit};
@@ -28,15 +31,19 @@ use crate::commit::{Base, Change, Listed, Removal, Staged, stage};
 use crate::lake::Lake;
 use crate::lineage::Settled;
 use crate::properties as p;
-use crate::rewrite::rewrite;
+use crate::rewrite::{remains, rewrite};
 use crate::scan::{self, Places, TargetFile};
+use crate::sort_order::sort_order;
 use crate::state::TableState;
-use crate::writer::{FileWriter, from_staged, writable};
+use crate::work::own_runner;
+use crate::writer::{ArrangedWriter, CurveSample, Keys, from_staged, writable};
 use bins::{Wanted, bins};
 use tiers::tiers;
 
 /// Bytes of old files that one commit replaces: what is lost where it meets a conflict.
 const COMMIT_BYTES: u64 = 2 << 30;
+/// Bytes of old files that are sorted together, on disk.
+const SORTED_BYTES: u64 = 100 << 30;
 
 /// A compaction of one state of a table.
 pub(crate) struct Compaction {
@@ -44,6 +51,14 @@ pub(crate) struct Compaction {
     state: Arc<TableState>,
     places: Arc<Places>,
     least_files: usize,
+    /// Other than the table's.
+    order: Option<Order>,
+}
+
+enum Order {
+    By(SortOrder),
+    /// Columns of the table.
+    Curve(Vec<usize>),
 }
 
 impl std::fmt::Debug for Compaction {
@@ -53,21 +68,43 @@ impl std::fmt::Debug for Compaction {
 }
 
 impl Compaction {
-    pub(crate) fn new(lake: Arc<Lake>, state: Arc<TableState>, least_files: usize) -> Result<Self> {
+    pub(crate) fn new(
+        lake: Arc<Lake>,
+        state: Arc<TableState>,
+        least_files: usize,
+        order: Option<&RowOrder>,
+    ) -> Result<Self> {
         writable(&state.metadata)?;
-        Ok(Self { lake, state, places: Arc::default(), least_files })
+        let order = order.map(|order| Order::new(&state, order)).transpose()?;
+        Ok(Self { lake, state, places: Arc::default(), least_files, order })
     }
 
-    async fn replace(&self, bins: &[Vec<Arc<TargetFile>>]) -> Result<Compacted> {
+    /// By what the rows of these files are sorted, where it is not the table's order.
+    async fn keys(&self, files: &HashMap<String, Arc<[u64]>>, runner: &Runner) -> Result<Option<Keys>> {
+        match &self.order {
+            None => Ok(None),
+            Some(Order::By(order)) => Keys::of_order(&self.state.metadata, order),
+            Some(Order::Curve(columns)) => {
+                let mut sample = CurveSample::new(columns);
+                let mut rows = remains(&self.state, files.clone(), None, Some(columns), runner).await?;
+                while let Some(batch) = rows.next().await {
+                    sample.add(batch?.columns())?;
+                }
+                Ok(sample.finish().map(Keys::along))
+            }
+        }
+    }
+
+    async fn replace(&self, bins: &[Vec<Arc<TargetFile>>], runner: &Runner) -> Result<Compacted> {
         let commit = Uuid::now_v7();
         let _entered = self.lake.in_flight.enter(commit);
         let mut staged = StagedFiles::default();
         for bin in bins {
             // Each bin has a writer of its own, so that it becomes files of its own.
-            let mut writer: Box<dyn StagingWriter> =
-                Box::new(FileWriter::with_lineage(self.state.storage.clone(), &self.state, commit)?);
             let files = bin.iter().map(|f| (f.location.clone(), Arc::from([]))).collect();
-            rewrite(&self.state, files, Settled::ALL, &mut writer).await?;
+            let keys = self.keys(&files, runner).await?;
+            let mut writer = ArrangedWriter::with_lineage(&self.state, commit, keys, runner)?;
+            rewrite(&self.state, files, Settled::ALL, &mut writer, runner).await?;
             staged.files.extend(writer.finish().await?.files);
         }
         let replaced: Vec<Arc<TargetFile>> = bins.iter().flatten().cloned().collect();
@@ -90,6 +127,30 @@ impl Compaction {
     }
 }
 
+impl Order {
+    fn new(state: &TableState, order: &RowOrder) -> Result<Self> {
+        let schema = state.metadata.current_schema();
+        Ok(match order {
+            RowOrder::By(fields) => Self::By(sort_order(schema, fields)?),
+            RowOrder::Curve(columns) => {
+                let fields = schema.as_struct().fields();
+                let places = columns.iter().map(|column| {
+                    let found = fields.iter().position(|f| f.name == *column);
+                    let place = found.ok_or_else(|| Error::not_found(format!("column \"{column}\" does not exist")))?;
+                    match fields[place].field_type.is_primitive() {
+                        true => Ok(place),
+                        false => Err(Error::invalid(format!(
+                            "rows cannot be sorted by column \"{column}\" of type {}",
+                            fields[place].field_type
+                        ))),
+                    }
+                });
+                Self::Curve(places.collect::<Result<_>>()?)
+            }
+        })
+    }
+}
+
 fn removed(files: &[Arc<TargetFile>]) -> Compacted {
     Compacted {
         files_removed: files.len() as u64,
@@ -107,10 +168,17 @@ impl TargetRows for Compaction {
 
 #[async_trait]
 impl TableCompaction for Compaction {
-    async fn run(&self, dry_run: bool) -> Result<Compacted> {
+    async fn run(&self, dry_run: bool, runner: &Runner) -> Result<Compacted> {
         let metadata = &self.state.metadata;
+        let target_bytes = p::get(metadata.properties(), p::TARGET_FILE_BYTES)?;
+        let own = metadata.default_sort_order();
+        let sorted = Keys::of_order(metadata, own)?.is_some();
+        let order_id = i32::try_from(own.order_id).ok().filter(|_| sorted && self.order.is_none());
         let wanted = Wanted {
-            target_bytes: p::get(metadata.properties(), p::TARGET_FILE_BYTES)?,
+            target_bytes,
+            order_id,
+            all: self.order.is_some(),
+            bin_bytes: if sorted || self.order.is_some() { SORTED_BYTES } else { target_bytes },
             spec_id: metadata.default_partition_spec_id(),
             least_files: self.least_files,
         };
@@ -120,7 +188,7 @@ impl TableCompaction for Compaction {
             bins.iter().for_each(|bin| would += removed(bin));
             return Ok(would);
         }
-        self.replace_in_parts(bins).await
+        self.replace_in_parts(bins, runner).await
     }
 }
 
@@ -131,34 +199,38 @@ pub(crate) async fn automatic(lake: &Arc<Lake>, state: Arc<TableState>) -> Resul
     if !p::get(properties, p::AUTO_OPTIMIZE)? {
         return Ok(Compacted::default());
     }
+    let target_bytes = p::get(properties, p::TARGET_FILE_BYTES)?;
     let wanted = Wanted {
-        target_bytes: p::get(properties, p::TARGET_FILE_BYTES)?,
+        target_bytes,
         spec_id: state.metadata.default_partition_spec_id(),
         least_files: 0,
+        order_id: None,
+        all: false,
+        bin_bytes: target_bytes,
     };
-    let compaction = Compaction::new(Arc::clone(lake), state, 0)?;
+    let compaction = Compaction::new(Arc::clone(lake), state, 0, None)?;
     // Planning alone finds the files.
     compaction.provider()?.scan(&SessionContext::new().state(), None, &[], None).await?;
-    compaction.replace_in_parts(tiers(&compaction.places.files(), wanted)).await
+    compaction.replace_in_parts(tiers(&compaction.places.files(), wanted), &own_runner()?).await
 }
 
 impl Compaction {
     /// So many at a time that not too much is lost where others change the same files.
-    async fn replace_in_parts(&self, bins: Vec<Vec<Arc<TargetFile>>>) -> Result<Compacted> {
+    async fn replace_in_parts(&self, bins: Vec<Vec<Arc<TargetFile>>>, runner: &Runner) -> Result<Compacted> {
         let mut done = Compacted::default();
         let mut group: Vec<Vec<Arc<TargetFile>>> = Vec::new();
         let mut bytes = 0;
         for bin in bins {
             let size: u64 = bin.iter().map(|f| f.size_bytes).sum();
             if bytes + size > COMMIT_BYTES && !group.is_empty() {
-                done += self.replace(&std::mem::take(&mut group)).await?;
+                done += self.replace(&std::mem::take(&mut group), runner).await?;
                 bytes = 0;
             }
             bytes += size;
             group.push(bin);
         }
         if !group.is_empty() {
-            done += self.replace(&group).await?;
+            done += self.replace(&group, runner).await?;
         }
         Ok(done)
     }

@@ -50,7 +50,14 @@ mod tests {
     #[test]
     fn files_stay_few_and_rows_are_seldom_written_anew() {
         const BYTES: u64 = 20_000;
-        let wanted = Wanted { target_bytes: 256 << 20, spec_id: 1, least_files: 2 };
+        let wanted = Wanted {
+            target_bytes: 256 << 20,
+            bin_bytes: 256 << 20,
+            spec_id: 1,
+            least_files: 2,
+            order_id: None,
+            all: false,
+        };
         let (mut all, mut most, mut written) = (Vec::<Arc<TargetFile>>::new(), 0, 0);
         let commits = 20_000;
         for n in 0..commits {

@@ -13,7 +13,7 @@ use tidewater_catalogs::{
 
 use crate::change::tests::version_3::{self, Lineage};
 use crate::change::tests::{RENAMED, answer};
-use crate::tests::{TestLake, append, new_table, query, rows};
+use crate::tests::{TestLake, append, new_table, query, rows, runner};
 
 async fn load(lake: &TestLake, name: &str) -> Arc<dyn LakeTable> {
     lake.lake.load_table(&TableName::public(name)).await.unwrap()
@@ -30,7 +30,7 @@ fn now(draft: &Arc<dyn TableDraft>) -> Arc<dyn LakeTable> {
 async fn change(table: Arc<dyn LakeTable>, kind: ChangeKind, sql: &str) -> Result<()> {
     let change = table.change(kind)?;
     let rows = answer(change.as_ref(), sql).await;
-    change.apply(rows, Repeated::Refused, None).await.map(|_| ())
+    change.apply(rows, Repeated::Refused, None, &runner()).await.map(|_| ())
 }
 
 async fn delete(table: Arc<dyn LakeTable>, condition: &str) -> Result<()> {
@@ -112,7 +112,7 @@ async fn a_mark_is_gone_back_to() {
     let draft = begin(&lake, "t").await;
     delete(now(&draft), "id = 1").await.unwrap();
     let mark = draft.mark();
-    now(&draft).overwrite(None, false).await.unwrap();
+    now(&draft).overwrite(None, false, &runner()).await.unwrap();
     assert_eq!(contents(now(&draft).as_ref()).await.len(), 0);
     draft.reset(&mark);
     append(now(&draft).as_ref(), vec![rows(10, 12)]).await.unwrap();
@@ -150,7 +150,7 @@ async fn what_others_do_meanwhile_counts_as_it_does_for_one_change() {
     append(t.as_ref(), vec![rows(0, 100)]).await.unwrap();
     let (few, all) = (begin(&lake, "t").await, begin(&lake, "t").await);
     delete(now(&few), "id < 10 OR id >= 500").await.unwrap();
-    now(&all).overwrite(None, false).await.unwrap();
+    now(&all).overwrite(None, false, &runner()).await.unwrap();
     append(t.as_ref(), vec![rows(500, 510)]).await.unwrap();
     is_conflict(commit(&lake, &[&few]).await);
     is_conflict(commit(&lake, &[&all]).await);
@@ -218,7 +218,7 @@ async fn random_drafts_are_serial() {
                 step.apply(&mut model);
             }
             if random.random_bool(0.2) {
-                load(&lake, "t").await.compaction(2).unwrap().run(false).await.unwrap();
+                load(&lake, "t").await.compaction(2, None).unwrap().run(false, &runner()).await.unwrap();
             }
             let before = snapshots(&lake, "t").await;
             match commit(&lake, &[&draft]).await {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use iceberg::spec::{Schema, TableMetadata, UnboundPartitionSpec};
+use iceberg::spec::{Schema, SortOrder, TableMetadata, UnboundPartitionSpec};
 use iceberg::{TableRequirement, TableUpdate};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +75,8 @@ pub(super) struct NewTableRequest<'a> {
     pub location: Option<&'a str>,
     pub schema: &'a Schema,
     pub partition_spec: &'a UnboundPartitionSpec,
+    #[serde(skip_serializing_if = "SortOrder::is_unsorted")]
+    pub write_order: &'a SortOrder,
     pub stage_create: bool,
     pub properties: &'a std::collections::HashMap<String, String>,
 }

@@ -195,6 +195,7 @@ impl RestCatalog {
             location: table.location.as_deref(),
             schema: &made.schema,
             partition_spec: &made.spec,
+            write_order: &made.order,
             stage_create: stage,
             properties: &properties,
         };

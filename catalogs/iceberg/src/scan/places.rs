@@ -45,6 +45,8 @@ pub(crate) struct TargetFile {
     pub(crate) deletes: Vec<Arc<DeleteFile>>,
     /// Whether others may delete rows of it by key.
     pub(crate) equality_deletes: bool,
+    /// The order in which its rows lie, where it is said to have one.
+    pub(crate) sort_order_id: Option<i32>,
 }
 
 impl TargetFile {

@@ -24,9 +24,10 @@ use super::location::Root;
 use super::places::{Places, TargetFile};
 use super::prune::{Files, Manifests, column_range};
 use super::source::{FileTask, ScanSummary};
-use super::statistics::{Totals, of_file};
+use super::statistics::{Totals, add_distinct, of_file};
 use super::values::scalar_or_null;
 use crate::commit::first_row_ids;
+use crate::ndv;
 use crate::state::TableState;
 
 /// Manifests that one planning reads at a time.
@@ -83,6 +84,10 @@ pub(super) async fn plan(
                 break;
             }
         }
+    }
+    if let Some(snapshot) = snapshot {
+        let distinct = ndv::distinct_values(&state.metadata, snapshot).into_iter();
+        planner.distinct = distinct.filter_map(|(id, n)| Some((schema.column_of(id)?, n))).collect();
     }
     if let Some(places) = &planner.request.places {
         places.add_predicate(planner.request.predicate.clone());
@@ -143,6 +148,8 @@ struct Planner<'a> {
     summary: ScanSummary,
     equality: EqualityPlanner,
     row_group_bytes: u64,
+    /// How many values a column had when somebody counted.
+    distinct: Vec<(usize, u64)>,
 }
 
 impl<'a> Planner<'a> {
@@ -159,6 +166,7 @@ impl<'a> Planner<'a> {
             summary: ScanSummary { table: state.name.to_string(), ..ScanSummary::default() },
             equality: EqualityPlanner::default(),
             row_group_bytes: 0,
+            distinct: Vec::new(),
             state,
             schema,
             request,
@@ -257,6 +265,7 @@ impl<'a> Planner<'a> {
                 first_row_id,
                 deletes: position_deletes.clone(),
                 equality_deletes: !equality.is_empty(),
+                sort_order_id: file.sort_order_id(),
             })
         })?;
         let task = FileTask {
@@ -359,8 +368,10 @@ impl<'a> Planner<'a> {
                 Arc::make_mut(statistics).column_statistics.resize_with(columns, ColumnStatistics::new_unknown);
             }
         }
+        let mut statistics = self.totals.finish(columns);
+        add_distinct(&mut statistics, &self.distinct);
         Planned {
-            statistics: self.totals.finish(columns),
+            statistics,
             equality,
             files: self.files,
             may_have_nan: self.may_have_nan,

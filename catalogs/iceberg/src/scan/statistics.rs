@@ -35,6 +35,17 @@ fn count(value: Option<u64>) -> Precision<usize> {
     value.and_then(|v| usize::try_from(v).ok()).map_or(Precision::Absent, Precision::Exact)
 }
 
+/// Distinct values of columns, as they were counted for another state of the table or for more of it: never more than rows.
+pub(super) fn add_distinct(statistics: &mut Statistics, counts: &[(usize, u64)]) {
+    let rows = statistics.num_rows.get_value().copied().unwrap_or(usize::MAX);
+    for (column, count) in counts {
+        if let Some(column) = statistics.column_statistics.get_mut(*column) {
+            let count = usize::try_from(*count).unwrap_or(usize::MAX).min(rows);
+            column.distinct_count = Precision::Inexact(count);
+        }
+    }
+}
+
 /// Statistics of all kept files together.
 #[derive(Debug)]
 pub(super) struct Totals {

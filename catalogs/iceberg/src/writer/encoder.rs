@@ -2,17 +2,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::ArrayRef;
+use arrow::array::{Array, ArrayRef, UInt32Array};
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use iceberg::spec::{PartitionSpecRef, SchemaRef as IcebergSchemaRef, Struct, TableMetadata};
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, GzipLevel, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::WriterProperties;
 use tidewater_catalogs::{CommitUuid, Error, ErrorKind, Result, StagedFile, StagedFiles};
 
 use super::columns::{count_nans, fit};
+use super::follow::{Follower, Sorted};
+use super::keys::exact;
 use super::metrics::{Finished, data_file};
+use super::modes::Modes;
 use super::split::Splitter;
 use super::to_staged;
 use crate::default_values::is_kept;
@@ -29,8 +31,20 @@ const OPEN_ROW_GROUP_BYTES: usize = 384 << 20;
 const UNSYNCED_FILES: usize = 64;
 /// Bytes that open and complete files may hold back until they make a part of an upload.
 const HELD_BYTES: usize = 64 << 20;
-/// Bounds in page and column index; longer ones cost more than they prune.
-const PARQUET_BOUND_LENGTH: usize = 64;
+
+/// Rows of a sorted run that are encoded at a time.
+const RUN_BATCH_ROWS: usize = 8192;
+
+/// What is done with rows of a partition that has no open file where no more may be open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fan {
+    /// The largest file is closed for theirs.
+    Close,
+    /// They are given back, to come again when they lie together.
+    Overflow,
+    /// Rows come partition by partition, and one file is open.
+    One,
+}
 
 /// Turns batches into files. Everything here blocks.
 pub(super) struct Encoder {
@@ -44,8 +58,13 @@ pub(super) struct Encoder {
     spec: PartitionSpecRef,
     splitter: Option<Splitter>,
     properties: Arc<WriterProperties>,
+    modes: Modes,
     target_bytes: u64,
     open_limit: usize,
+    fan: Fan,
+    /// See [`Fan::Overflow`].
+    pub(super) overflow: Vec<Vec<ArrayRef>>,
+    follower: Option<Follower>,
     directory: String,
     /// `<commit>-<random>`: two writers of one commit do not meet.
     prefix: String,
@@ -62,6 +81,7 @@ struct OpenFile {
     location: String,
     partition: Struct,
     nans: Vec<Option<u64>>,
+    sorted: Sorted,
     memory: usize,
 }
 
@@ -70,6 +90,7 @@ impl Encoder {
         storage: Storage,
         state: &TableState,
         commit: CommitUuid,
+        fan: Fan,
         buffered: Arc<AtomicUsize>,
         lineage: bool,
     ) -> Result<Self> {
@@ -87,17 +108,24 @@ impl Encoder {
             Some(path) => path.trim_end_matches('/').to_string(),
             None => format!("{}/data", metadata.location().trim_end_matches('/')),
         };
+        let arrow_schema = Arc::new(if lineage { to_arrow(&with_columns(&schema)?)? } else { to_arrow(&schema)? });
+        let (properties, leaves) = super::parquet::properties(options, &schema, &arrow_schema)?;
+        let modes = Modes::new(&metadata, leaves.into_iter())?;
         let random = uuid::Uuid::new_v4().simple().to_string();
         Ok(Self {
             storage,
-            arrow_schema: Arc::new(if lineage { to_arrow(&with_columns(&schema)?)? } else { to_arrow(&schema)? }),
+            arrow_schema,
             lineage,
             schema,
             spec,
             splitter,
-            properties: Arc::new(writer_properties(options)?),
+            properties: Arc::new(properties),
+            modes,
             target_bytes: p::get(options, p::TARGET_FILE_BYTES)?.max(1),
             open_limit: p::get(options, p::OPEN_FILES)?.max(1) as usize,
+            fan,
+            overflow: Vec::new(),
+            follower: Follower::new(&metadata)?,
             directory,
             prefix: format!("{commit}-{}", &random[..8]),
             next_file: 0,
@@ -119,13 +147,17 @@ impl Encoder {
         }
         let columns = fit(&self.arrow_schema, &columns)?;
         match self.splitter.take() {
-            None => self.write_part(&[], Struct::empty(), columns)?,
+            None => {
+                self.write_part(&[], Struct::empty(), columns)?;
+            }
             Some(mut splitter) => {
                 let parts = splitter.split(&columns);
                 self.splitter = Some(splitter);
+                let mut overflow = Vec::new();
                 for part in parts? {
-                    self.write_part(&part.key, part.values, part.columns)?;
+                    overflow.extend(self.write_part(&part.key, part.values, part.columns)?);
                 }
+                self.keep_overflow(&overflow)?;
             }
         }
         self.bound_memory()?;
@@ -133,22 +165,74 @@ impl Encoder {
         Ok(())
     }
 
+    /// Sorts the rows in the table's order, and ends all files behind them.
+    pub(super) fn write_run(&mut self, batches: &[RecordBatch]) -> Result<()> {
+        let mut fitted = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let columns = exact(&fit(&self.arrow_schema, batch.columns())?, &self.arrow_schema)?;
+            fitted.push(RecordBatch::try_new(Arc::clone(&self.arrow_schema), columns)?);
+        }
+        let rows = arrow::compute::concat_batches(&self.arrow_schema, &fitted)?;
+        drop(fitted);
+        let Some(follower) = &self.follower else { return self.write(&rows) };
+        let order = follower.order(rows.columns())?;
+        for some in order.chunks(RUN_BATCH_ROWS) {
+            let some = UInt32Array::from(some.to_vec());
+            self.write(&arrow::compute::take_record_batch(&rows, &some)?)?;
+        }
+        self.close_all()
+    }
+
+    pub(super) fn has_order(&self) -> bool {
+        self.follower.is_some()
+    }
+
+    pub(super) fn set_fan(&mut self, fan: Fan) {
+        self.fan = fan;
+    }
+
+    fn close_all(&mut self) -> Result<()> {
+        std::mem::take(&mut self.open).into_values().try_for_each(|file| self.close(file))
+    }
+
     pub(super) fn finish(mut self) -> Result<StagedFiles> {
-        for (_, file) in std::mem::take(&mut self.open) {
-            self.close(file)?;
+        self.close_all()?;
+        if !self.overflow.is_empty() {
+            return Err(Error::internal("rows without an open file were left behind"));
         }
         self.sync()?;
         self.publish();
         Ok(StagedFiles { files: self.done })
     }
 
-    fn write_part(&mut self, key: &[u8], partition: Struct, columns: Vec<ArrayRef>) -> Result<()> {
+    /// Rows of many partitions as one batch again.
+    fn keep_overflow(&mut self, parts: &[Vec<ArrayRef>]) -> Result<()> {
+        let width = parts.first().map_or(0, Vec::len);
+        let whole = (0..width).map(|column| {
+            let pieces: Vec<&dyn Array> = parts.iter().map(|part| part[column].as_ref()).collect();
+            arrow::compute::concat(&pieces)
+        });
+        let whole: Vec<ArrayRef> = whole.collect::<Result<_, _>>()?;
+        if !whole.is_empty() {
+            self.overflow.push(whole);
+        }
+        Ok(())
+    }
+
+    /// Rows of one partition; they come back where no file may be opened for them.
+    fn write_part(&mut self, key: &[u8], partition: Struct, columns: Vec<ArrayRef>) -> Result<Option<Vec<ArrayRef>>> {
         if !self.open.contains_key(key) {
-            if self.open.len() >= self.open_limit
-                && let Some(largest) = self.largest(|f| f.writer.bytes_written() + f.memory)
-                && let Some(file) = self.open.remove(&largest)
-            {
-                self.close(file)?;
+            if self.fan == Fan::One {
+                self.close_all()?;
+            } else if self.open.len() >= self.open_limit {
+                if self.fan == Fan::Overflow {
+                    return Ok(Some(columns));
+                }
+                if let Some(largest) = self.largest(|f| f.writer.bytes_written() + f.memory)
+                    && let Some(file) = self.open.remove(&largest)
+                {
+                    self.close(file)?;
+                }
             }
             let file = self.create(partition)?;
             self.open.insert(key.into(), file);
@@ -157,6 +241,10 @@ impl Encoder {
             return Err(Error::internal("a file that was just opened is not there"));
         };
         let nans: Vec<Option<u64>> = columns.iter().map(count_nans).collect();
+        if let Some(follower) = &self.follower {
+            let before = std::mem::replace(&mut file.sorted, Sorted::No);
+            file.sorted = follower.follow(before, &columns)?;
+        }
         let batch = unchecked(columns)?;
         file.writer.write(&batch).map_err(|e| encode_error(&file.location, e))?;
         for (total, more) in file.nans.iter_mut().zip(nans) {
@@ -172,7 +260,7 @@ impl Encoder {
         {
             self.close(file)?;
         }
-        Ok(())
+        Ok(None)
     }
 
     fn create(&mut self, partition: Struct) -> Result<OpenFile> {
@@ -183,7 +271,7 @@ impl Encoder {
         let writer = ArrowWriter::try_new(sink, Arc::clone(&self.arrow_schema), Some(self.properties.as_ref().clone()))
             .map_err(|e| encode_error(&location, e))?;
         let nans = vec![None; self.arrow_schema.fields().len()];
-        Ok(OpenFile { writer, location, partition, nans, memory: 0 })
+        Ok(OpenFile { writer, location, partition, nans, sorted: Sorted::Upto(None), memory: 0 })
     }
 
     fn close(&mut self, mut file: OpenFile) -> Result<()> {
@@ -194,13 +282,16 @@ impl Encoder {
         if self.unsynced.len() >= UNSYNCED_FILES || held >= HELD_BYTES {
             self.sync()?;
         }
+        let order = self.follower.as_ref().filter(|_| matches!(file.sorted, Sorted::Upto(_))).map(|f| f.order_id);
         let ids = self.schema.as_struct().fields().iter().map(|f| f.id);
         let entry = data_file(Finished {
             schema: &self.schema,
+            modes: &self.modes,
             footer: &footer,
             location: &file.location,
             size_bytes,
             spec_id: self.spec.spec_id(),
+            sort_order_id: order,
             partition: file.partition,
             nans: ids.zip(file.nans).filter_map(|(id, count)| Some((id, count?))).collect(),
         })?;
@@ -274,54 +365,6 @@ pub(crate) fn writable(metadata: &TableMetadata) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn writer_properties(options: &HashMap<String, String>) -> Result<WriterProperties> {
-    let size =
-        |property: (&str, u64)| p::get(options, property).map(|n| usize::try_from(n).unwrap_or(usize::MAX).max(1));
-    Ok(WriterProperties::builder()
-        .set_compression(compression(options)?)
-        .set_max_row_group_row_count(Some(size(p::ROW_GROUP_ROWS)?))
-        .set_max_row_group_bytes(Some(size(p::ROW_GROUP_BYTES)?))
-        .set_data_page_size_limit(size(p::PAGE_BYTES)?)
-        .set_dictionary_page_size_limit(size(p::DICTIONARY_BYTES)?)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_statistics_truncate_length(Some(PARQUET_BOUND_LENGTH))
-        .set_column_index_truncate_length(Some(PARQUET_BOUND_LENGTH))
-        .set_created_by(concat!("tidewater ", env!("CARGO_PKG_VERSION")).to_string())
-        .build())
-}
-
-fn compression(options: &HashMap<String, String>) -> Result<Compression> {
-    let codec = options.get(p::COMPRESSION.0).map_or(p::COMPRESSION.1, String::as_str);
-    let level = options.get(p::COMPRESSION_LEVEL).map(String::as_str);
-    let invalid = |e: &dyn std::fmt::Display| {
-        Error::invalid(format!("invalid value for table property \"{}\": {e}", p::COMPRESSION_LEVEL))
-    };
-    let number = |default: i32| level.map_or(Ok(default), |l| l.trim().parse::<i32>().map_err(|e| invalid(&e)));
-    Ok(match codec.to_ascii_lowercase().as_str() {
-        "zstd" => Compression::ZSTD(ZstdLevel::try_new(number(1)?).map_err(|e| invalid(&e))?),
-        "gzip" => {
-            let level = u32::try_from(number(6)?).map_err(|e| invalid(&e))?;
-            Compression::GZIP(GzipLevel::try_new(level).map_err(|e| invalid(&e))?)
-        }
-        "snappy" => Compression::SNAPPY,
-        "lz4" => Compression::LZ4_RAW,
-        "uncompressed" | "none" => Compression::UNCOMPRESSED,
-        _ => {
-            return Err(Error::invalid(format!(
-                "invalid value for table property \"{}\": \"{codec}\"",
-                p::COMPRESSION.0
-            ))
-            .with_hint("Use \"zstd\", \"snappy\", \"gzip\", \"lz4\" or \"uncompressed\"."));
-        }
-    })
-}
-
-/// Checks the options of a table that is being made.
-pub(crate) fn check_properties(options: &HashMap<String, String>) -> Result<()> {
-    p::check(options)?;
-    writer_properties(options).map(|_| ())
 }
 
 /// `day=2026-01-31/`: for people who look, as readers go by the manifest alone. So what a path cannot hold is

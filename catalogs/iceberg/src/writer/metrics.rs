@@ -8,19 +8,18 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
 use tidewater_catalogs::{Error, Result};
 
+use super::modes::{Mode, Modes};
 use crate::lineage::FIRST_RESERVED;
-
-/// Longest string or binary bound, in characters or bytes: `truncate(16)`, as the specification's default is.
-const BOUND_LENGTH: usize = 16;
-/// Bounds are kept for this many columns, as other writers do; a manifest with more is slower than it is worth.
-const BOUNDED_COLUMNS: usize = 100;
 
 pub(super) struct Finished<'a> {
     pub(super) schema: &'a Schema,
+    pub(super) modes: &'a Modes,
     pub(super) footer: &'a ParquetMetaData,
     pub(super) location: &'a str,
     pub(super) size_bytes: u64,
     pub(super) spec_id: i32,
+    /// Where all rows come in that order.
+    pub(super) sort_order_id: Option<i32>,
     pub(super) partition: Struct,
     /// By field id.
     pub(super) nans: HashMap<i32, u64>,
@@ -38,12 +37,17 @@ pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
         if info.id() >= FIRST_RESERVED {
             continue;
         }
-        columns.add(file.schema, file.footer, index, info.id(), column.max_rep_level() > 0);
+        columns.add(&file, index, info.id(), column.max_rep_level() > 0);
     }
+    let nans = file.nans.iter().filter(|(id, _)| file.modes.of(**id) != Mode::None).map(|(id, n)| (*id, *n)).collect();
     let offsets = file.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
     let rows = u64::try_from(file.footer.file_metadata().num_rows())
         .map_err(|e| Error::internal("negative row count").with_source(e))?;
-    DataFileBuilder::default()
+    let mut builder = DataFileBuilder::default();
+    if let Some(id) = file.sort_order_id {
+        builder.sort_order_id(id);
+    }
+    builder
         .content(DataContentType::Data)
         .file_path(file.location.to_string())
         .file_format(DataFileFormat::Parquet)
@@ -54,7 +58,7 @@ pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
         .column_sizes(columns.sizes)
         .value_counts(columns.values)
         .null_value_counts(columns.nulls)
-        .nan_value_counts(file.nans)
+        .nan_value_counts(nans)
         .lower_bounds(columns.lower)
         .upper_bounds(columns.upper)
         .split_offsets(Some(offsets))
@@ -73,8 +77,12 @@ struct Columns {
 
 impl Columns {
     /// Counts and bounds of repeated columns (elements of lists and maps) mean nothing to a reader of rows.
-    fn add(&mut self, schema: &Schema, footer: &ParquetMetaData, index: usize, id: i32, repeated: bool) {
-        let chunks = || footer.row_groups().iter().map(move |g| g.column(index));
+    fn add(&mut self, file: &Finished<'_>, index: usize, id: i32, repeated: bool) {
+        let mode = file.modes.of(id);
+        if mode == Mode::None {
+            return;
+        }
+        let chunks = || file.footer.row_groups().iter().map(move |g| g.column(index));
         let size = chunks().map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
         self.sizes.insert(id, size);
         if repeated {
@@ -86,10 +94,13 @@ impl Columns {
         if let Some(nulls) = nulls {
             self.nulls.insert(id, nulls);
         }
-        let Some(Type::Primitive(data_type)) = schema.field_by_id(id).map(|f| f.field_type.as_ref()) else { return };
-        if index >= BOUNDED_COLUMNS {
-            return;
-        }
+        let length = match mode {
+            Mode::None | Mode::Counts => return,
+            Mode::Truncate(length) => length,
+            Mode::Full => usize::MAX,
+        };
+        let field = file.schema.field_by_id(id);
+        let Some(Type::Primitive(data_type)) = field.map(|f| f.field_type.as_ref()) else { return };
         let floating = matches!(data_type, PrimitiveType::Float | PrimitiveType::Double);
         let mut lower = Bound::Empty;
         let mut upper = Bound::Empty;
@@ -103,10 +114,10 @@ impl Columns {
             lower = lower.and(min, none_needed, |old, new| new < old);
             upper = upper.and(max, none_needed, |old, new| new > old);
         }
-        if let Some(lower) = lower.known().and_then(truncate_lower) {
+        if let Some(lower) = lower.known().and_then(|bound| truncate_lower(bound, length)) {
             self.lower.insert(id, lower);
         }
-        if let Some(upper) = upper.known().and_then(truncate_upper) {
+        if let Some(upper) = upper.known().and_then(|bound| truncate_upper(bound, length)) {
             self.upper.insert(id, upper);
         }
     }
@@ -159,25 +170,25 @@ fn datum(data_type: &PrimitiveType, statistics: &Statistics, bytes: &[u8]) -> Op
     }
 }
 
-fn truncate_lower(datum: Datum) -> Option<Datum> {
+fn truncate_lower(datum: Datum, length: usize) -> Option<Datum> {
     use iceberg::spec::PrimitiveLiteral as L;
     match (datum.data_type(), datum.literal()) {
-        (PrimitiveType::String, L::String(text)) => Some(match text.char_indices().nth(BOUND_LENGTH) {
+        (PrimitiveType::String, L::String(text)) => Some(match text.char_indices().nth(length) {
             Some((end, _)) => Datum::string(&text[..end]),
             None => datum,
         }),
-        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > BOUND_LENGTH => {
-            Some(Datum::binary(bytes[..BOUND_LENGTH].iter().copied()))
+        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > length => {
+            Some(Datum::binary(bytes[..length].iter().copied()))
         }
         _ => Some(datum),
     }
 }
 
 /// What is cut off makes a value larger than its prefix, so the prefix is raised; `None` where it cannot be.
-fn truncate_upper(datum: Datum) -> Option<Datum> {
+fn truncate_upper(datum: Datum, length: usize) -> Option<Datum> {
     use iceberg::spec::PrimitiveLiteral as L;
     match (datum.data_type(), datum.literal()) {
-        (PrimitiveType::String, L::String(text)) => match text.char_indices().nth(BOUND_LENGTH) {
+        (PrimitiveType::String, L::String(text)) => match text.char_indices().nth(length) {
             Some((end, _)) => {
                 let mut chars: Vec<char> = text[..end].chars().collect();
                 while let Some(last) = chars.pop() {
@@ -190,8 +201,8 @@ fn truncate_upper(datum: Datum) -> Option<Datum> {
             }
             None => Some(datum),
         },
-        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > BOUND_LENGTH => {
-            let mut prefix = bytes[..BOUND_LENGTH].to_vec();
+        (PrimitiveType::Binary, L::Binary(bytes)) if bytes.len() > length => {
+            let mut prefix = bytes[..length].to_vec();
             while let Some(last) = prefix.pop() {
                 if last < u8::MAX {
                     prefix.push(last + 1);
@@ -220,17 +231,20 @@ mod tests {
     #[test]
     fn long_bounds_stay_bounds() {
         let long = "abcdefghijklmnopqrstuvwxyz";
-        assert_eq!(truncate_lower(Datum::string(long)).unwrap(), Datum::string("abcdefghijklmnop"));
-        assert_eq!(truncate_upper(Datum::string(long)).unwrap(), Datum::string("abcdefghijklmnoq"));
-        assert_eq!(truncate_upper(Datum::string("short")).unwrap(), Datum::string("short"));
+        assert_eq!(truncate_lower(Datum::string(long), 16).unwrap(), Datum::string("abcdefghijklmnop"));
+        assert_eq!(truncate_upper(Datum::string(long), 16).unwrap(), Datum::string("abcdefghijklmnoq"));
+        assert_eq!(truncate_upper(Datum::string("short"), 16).unwrap(), Datum::string("short"));
         let high: String = std::iter::repeat_n(char::MAX, 20).collect();
-        assert_eq!(truncate_upper(Datum::string(high)), None);
+        assert_eq!(truncate_upper(Datum::string(high), 16), None);
         let mixed = format!("abc{}", std::iter::repeat_n(char::MAX, 20).collect::<String>());
-        assert_eq!(truncate_upper(Datum::string(mixed)).unwrap(), Datum::string("abd"));
+        assert_eq!(truncate_upper(Datum::string(mixed), 16).unwrap(), Datum::string("abd"));
         let gap = format!("{}\u{D7FF}tail", "x".repeat(15));
-        assert_eq!(truncate_upper(Datum::string(gap)).unwrap(), Datum::string(format!("{}\u{E000}", "x".repeat(15))));
-        assert_eq!(truncate_upper(Datum::binary(vec![0xff; 30])), None);
+        assert_eq!(
+            truncate_upper(Datum::string(gap), 16).unwrap(),
+            Datum::string(format!("{}\u{E000}", "x".repeat(15)))
+        );
+        assert_eq!(truncate_upper(Datum::binary(vec![0xff; 30]), 16), None);
         let bytes = [vec![1; 15], vec![0xff; 9]].concat();
-        assert_eq!(truncate_upper(Datum::binary(bytes)).unwrap(), Datum::binary([vec![1; 14], vec![2]].concat()));
+        assert_eq!(truncate_upper(Datum::binary(bytes), 16).unwrap(), Datum::binary([vec![1; 14], vec![2]].concat()));
     }
 }

@@ -5,10 +5,20 @@
 //!   write(batch) ─► pending (bounded) ─► one blocking task: split ─► encode ─► disk
 //!   finish()     ─► close, sync, StagedFile { path, rows, DataFile as JSON }
 //! ```
+//!
+//! Rows of a statement are put in order before that ([`ArrangedWriter`]), with as much disk as it takes. A flow sorts
+//! what it holds in memory. Which files are sorted is seen where they are encoded ([`follow`]).
 
+mod arranged;
 mod columns;
+mod curve;
 mod encoder;
+mod follow;
+mod keys;
 mod metrics;
+mod modes;
+mod parquet;
+mod sorter;
 mod split;
 mod staged;
 #[cfg(test)]
@@ -17,22 +27,30 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::Array;
+use arrow::array::{Array, ArrayRef};
 use arrow::record_batch::RecordBatch;
 use async_trait::async_trait;
 use tidewater_catalogs::{CommitUuid, Error, Result, StagedFiles, StagingWriter};
 use tokio::task::JoinHandle;
 
 use crate::error;
-use crate::lineage;
+use crate::properties::Distribution;
 use crate::state::TableState;
 use crate::storage::Storage;
-use encoder::Encoder;
-pub(crate) use encoder::{check_properties, writable};
+pub(crate) use arranged::ArrangedWriter;
+pub(crate) use curve::CurveSample;
+pub(crate) use encoder::writable;
+use encoder::{Encoder, Fan};
+pub(crate) use keys::Keys;
+pub(crate) use modes::check_columns;
+pub(crate) use parquet::check_properties;
+pub(crate) use split::plain;
 pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
 const PENDING_BYTES: usize = 16 << 20;
+/// Decoded bytes that a flow sorts at a time; they become files of their own.
+const RUN_BYTES: usize = 64 << 20;
 
 /// A [`StagingWriter`]. The caller's next batch is made while this one is being encoded; small batches that arrive
 /// meanwhile go into one task together.
@@ -42,6 +60,9 @@ pub(crate) struct FileWriter {
     pending_bytes: usize,
     encoding_bytes: usize,
     buffered: Arc<AtomicUsize>,
+    /// Rows are sorted in memory.
+    in_runs: bool,
+    overflow: Vec<Vec<ArrayRef>>,
 }
 
 enum Stage {
@@ -52,24 +73,27 @@ enum Stage {
 }
 
 impl FileWriter {
+    /// For a flow.
     pub(crate) fn new(storage: Storage, state: &TableState, commit: CommitUuid) -> Result<Self> {
-        Self::make(storage, state, commit, false)
+        let mut writer = Self::fanned(storage, state, commit, Fan::Close, false)?;
+        if let Stage::Idle(encoder) = &writer.encoder {
+            writer.in_runs = encoder.has_order();
+        }
+        Ok(writer)
     }
 
-    /// Of rows that may have been there before: where rows have ids, they may come with the columns of their lineage.
-    pub(crate) fn with_lineage(storage: Storage, state: &TableState, commit: CommitUuid) -> Result<Self> {
-        Self::make(storage, state, commit, lineage::is_kept(&state.metadata))
-    }
-
-    fn make(storage: Storage, state: &TableState, commit: CommitUuid, lineage: bool) -> Result<Self> {
+    /// For rows that were put in order before. With `lineage` they may come with the columns of their lineage.
+    fn fanned(storage: Storage, state: &TableState, commit: CommitUuid, fan: Fan, lineage: bool) -> Result<Self> {
         let buffered = Arc::new(AtomicUsize::new(0));
-        let encoder = Encoder::new(storage, state, commit, Arc::clone(&buffered), lineage)?;
+        let encoder = Encoder::new(storage, state, commit, fan, Arc::clone(&buffered), lineage)?;
         Ok(Self {
             encoder: Stage::Idle(Box::new(encoder)),
             pending: Vec::new(),
             pending_bytes: 0,
             encoding_bytes: 0,
             buffered,
+            in_runs: false,
+            overflow: Vec::new(),
         })
     }
 
@@ -79,7 +103,10 @@ impl FileWriter {
             let result = error::joined(task.await);
             self.encoding_bytes = 0;
             self.encoder = match result {
-                Ok(encoder) => Stage::Idle(encoder),
+                Ok(mut encoder) => {
+                    self.overflow.append(&mut encoder.overflow);
+                    Stage::Idle(encoder)
+                }
                 Err(e) => {
                     self.encoder = Stage::Failed;
                     return Err(e);
@@ -95,10 +122,9 @@ impl FileWriter {
             Stage::Idle(mut encoder) => {
                 let batches = std::mem::take(&mut self.pending);
                 self.encoding_bytes = std::mem::take(&mut self.pending_bytes);
+                let in_runs = self.in_runs;
                 self.encoder = Stage::Busy(tokio::task::spawn_blocking(move || {
-                    for batch in batches {
-                        encoder.write(&batch)?;
-                    }
+                    encode(&mut encoder, batches, in_runs)?;
                     Ok(encoder)
                 }));
                 Ok(())
@@ -110,6 +136,31 @@ impl FileWriter {
             Stage::Failed => Err(Error::internal("the file writer was used after an error")),
         }
     }
+
+    /// Encodes all that was given; `fan` is what holds from then on.
+    async fn drain(&mut self, fan: Fan) -> Result<()> {
+        self.settle().await?;
+        if !self.pending.is_empty() {
+            self.start()?;
+            self.settle().await?;
+        }
+        if let Stage::Idle(encoder) = &mut self.encoder {
+            encoder.set_fan(fan);
+        }
+        Ok(())
+    }
+
+    /// Rows that found no open file.
+    fn take_overflow(&mut self) -> Vec<Vec<ArrayRef>> {
+        std::mem::take(&mut self.overflow)
+    }
+}
+
+fn encode(encoder: &mut Encoder, batches: Vec<RecordBatch>, in_runs: bool) -> Result<()> {
+    if in_runs {
+        return encoder.write_run(&batches);
+    }
+    batches.iter().try_for_each(|batch| encoder.write(batch))
 }
 
 #[async_trait]
@@ -120,10 +171,12 @@ impl StagingWriter for FileWriter {
         }
         self.pending_bytes += slice_bytes(&batch);
         self.pending.push(batch);
-        if let Stage::Busy(task) = &self.encoder
-            && !task.is_finished()
-            && self.pending_bytes < PENDING_BYTES
-        {
+        let waits = match &self.encoder {
+            _ if self.in_runs => self.pending_bytes < RUN_BYTES,
+            Stage::Busy(task) => !task.is_finished() && self.pending_bytes < PENDING_BYTES,
+            _ => false,
+        };
+        if waits {
             return Ok(());
         }
         self.settle().await?;
@@ -139,10 +192,9 @@ impl StagingWriter for FileWriter {
         match std::mem::replace(&mut self.encoder, Stage::Failed) {
             Stage::Idle(mut encoder) => {
                 let batches = std::mem::take(&mut self.pending);
+                let in_runs = self.in_runs;
                 let task = tokio::task::spawn_blocking(move || {
-                    for batch in batches {
-                        encoder.write(&batch)?;
-                    }
+                    encode(&mut encoder, batches, in_runs)?;
                     encoder.finish()
                 });
                 error::joined(task.await)

@@ -200,7 +200,7 @@ impl PartitionColumn {
 }
 
 /// The transforms know neither views nor dictionaries.
-fn plain(array: &ArrayRef) -> Result<ArrayRef> {
+pub(crate) fn plain(array: &ArrayRef) -> Result<ArrayRef> {
     let to = match array.data_type() {
         DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
         DataType::BinaryView | DataType::LargeBinary => DataType::Binary,

@@ -18,6 +18,9 @@ use uuid::Uuid;
 use super::from_staged;
 use crate::tests::{TestLake, append, new_table, query, rows, schema};
 
+mod order;
+mod settings;
+
 async fn handle(lake: &TestLake, name: &str) -> Arc<dyn CommitTable> {
     lake.lake.commit_table(&TableName::public(name)).await.unwrap()
 }

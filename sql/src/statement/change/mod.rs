@@ -39,6 +39,7 @@ use crate::plan::relation::{self, Past, Relation, StreamRelation, TableRelation}
 use crate::plan::{Planned, Planner, Purpose, TARGET, Target, parameter_numbers, parameters, rewrite};
 use crate::run;
 use crate::session::{ChangeTag, Outcome, Prepared, ResultColumn, StatementContext};
+use crate::work;
 use crate::{SqlError, SqlState};
 pub(super) use evolve::evolved;
 pub(super) use kept::{KeptRows, outcome};
@@ -366,12 +367,12 @@ pub(super) async fn execute(
             Ok((begun.change, rows, kept, turn))
         })
         .await?;
-        let repeated = statement.repeated();
+        let (repeated, runner) = (statement.repeated(), work::runner(ctx)?);
         // From here on only the rows can be cancelled: whether a commit took place must be known.
         let keeper = kept.clone();
         let done = run::detached(ctx, async move {
             let returned = keeper.as_deref().map(|kept| kept as &dyn ReturnedRows);
-            let done = change.apply(rows, repeated, returned).await;
+            let done = change.apply(rows, repeated, returned, &runner).await;
             drop(turn);
             Ok(done?)
         })

@@ -116,7 +116,7 @@ async fn partition_fields_of_any_name_are_written_so_that_avro_allows_them() {
         let batch = RecordBatch::try_new(schema.clone(), batch.columns().to_vec()).unwrap();
         let stream = futures::stream::iter([Ok(batch)]);
         let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(schema.clone(), stream);
-        table.append(Box::pin(stream)).await.unwrap();
+        table.append(Box::pin(stream), &crate::tests::runner()).await.unwrap();
     }
     let loaded = lake.lake.load_table(&TableName::public("t")).await.unwrap();
     let found = crate::tests::query(loaded.as_ref(), "SELECT id FROM t WHERE \"na-me\" = 'name 3'").await;
