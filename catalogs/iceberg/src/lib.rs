@@ -1,7 +1,7 @@
 //! Iceberg tables: where they are listed, how they are read, written, committed and kept small.
 //!
 //! ```text
-//!              IcebergLake ── pointers (SQLite or PostgreSQL, Iceberg's JDBC layout)
+//!              IcebergLake ── pointers/ (SQLite or PostgreSQL, Iceberg's JDBC layout), glue/ (AWS Glue)
 //!                    │      └─ rest/ (a server behind Iceberg's REST protocol)
 //!                    │
 //!          load ─────┼───────────► TableState (one metadata file, unchanging)
@@ -27,6 +27,7 @@ mod compact;
 mod connector;
 mod defaults;
 mod error;
+mod glue;
 mod in_flight;
 mod lake;
 mod metadata_tables;
@@ -50,7 +51,8 @@ mod writer;
 
 pub use blobs::WarehouseBlobs;
 pub use catalog::{HOME_CATALOG, IcebergLake, SqlLakeOptions};
-pub use connector::{RestConnector, SqlConnector};
+pub use connector::{GlueConnector, RestConnector, SqlConnector};
+pub use glue::GlueOptions;
 pub use pointers::Database;
 pub use rest::RestOptions;
 pub use scan::MetadataCache;

@@ -98,7 +98,7 @@ async fn serve(
 fn table_answer(extra: &str) -> String {
     let mut table = new_table("t", vec![]);
     table.location = Some("s3://b/w/t".to_string());
-    let metadata = new_metadata(&Storage::of_tables(&Default::default()), &Default::default(), table).unwrap();
+    let metadata = new_metadata(&Storage::of_tables(&Default::default()), None, &Default::default(), table).unwrap();
     let metadata = serde_json::to_string(&metadata).unwrap();
     format!(r#"{{"metadata-location":"s3://b/w/t/metadata/1.json","metadata":{metadata}{extra}}}"#)
 }
