@@ -20,6 +20,7 @@ mod lake;
 mod maintenance;
 mod names;
 mod offsets;
+mod procedure;
 mod reference;
 mod scan_memory;
 mod stream;
@@ -41,6 +42,7 @@ pub use lake::{
 pub use maintenance::{Compacted, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use procedure::{AddedFiles, RewrittenManifests};
 pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};
 pub use scan_memory::{announce_scan_memory, scan_memory};
 pub use stream::{

@@ -210,6 +210,11 @@ impl LakeCatalog for IcebergLake {
         Ok(Arc::new(IcebergTable::new(Arc::clone(&self.lake), state)?))
     }
 
+    async fn register_table(&self, name: &TableName, metadata_location: &str) -> Result<Arc<dyn LakeTable>> {
+        let state = self.lake.register(name, metadata_location).await?;
+        Ok(Arc::new(IcebergTable::new(Arc::clone(&self.lake), state)?))
+    }
+
     async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>> {
         if table.location.is_some() {
             return Err(Error::unsupported("a table that is filled before it is seen chooses its own location"));

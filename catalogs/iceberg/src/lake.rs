@@ -18,7 +18,7 @@ use crate::rest::{Posted, RestCatalog};
 use crate::scan::MetadataCache;
 use crate::schema::to_arrow;
 use crate::state::TableState;
-use crate::storage::Storage;
+use crate::storage::{Storage, check_location};
 
 /// Parsed metadata files that are kept, in bytes of their JSON.
 const PARSED_METADATA_BYTES: u64 = 64 << 20;
@@ -352,6 +352,25 @@ impl Lake {
                 let made = rest.create(&self.defaults, table, false).await?;
                 let storage = rest.storage(&self.storage, &name, &made)?;
                 self.state(&name, Arc::new(made.metadata), &made.metadata_location, storage)
+            }
+        }
+    }
+
+    /// Puts a table that is there under a name.
+    pub(crate) async fn register(&self, name: &TableName, metadata_location: &str) -> Result<Arc<TableState>> {
+        check_location(metadata_location)?;
+        match &self.backend {
+            Backend::Pointers(pointers) => {
+                pointers.check_name("table", &name.name)?;
+                let state = self.state_at(name, metadata_location).await?;
+                self.put(pointers.as_ref(), &state).await.map_err(|(e, _)| e)?;
+                Ok(state)
+            }
+            Backend::Rest(rest) => {
+                check_name("table", &name.name)?;
+                let found = rest.register(name, metadata_location).await?;
+                let storage = rest.storage(&self.storage, name, &found)?;
+                self.state(name, Arc::new(found.metadata), &found.metadata_location, storage)
             }
         }
     }

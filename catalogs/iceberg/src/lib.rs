@@ -15,6 +15,7 @@
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
+mod add_files;
 mod alter;
 mod attempts;
 mod blobs;
@@ -22,6 +23,7 @@ mod catalog;
 #[cfg(test)]
 mod certify;
 mod change;
+mod cherrypick;
 mod commit;
 mod compact;
 mod connector;
@@ -37,6 +39,7 @@ mod properties;
 mod references;
 mod rest;
 mod rewrite;
+mod rewrite_manifests;
 pub mod scan;
 pub mod schema;
 mod state;

@@ -9,20 +9,23 @@ use iceberg::spec::{
     DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
 };
 use tidewater_catalogs::{
-    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
+    AddedFiles, Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
+    ReferenceChange, Result, RewrittenManifests, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
     TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
+use crate::add_files;
 use crate::alter;
 use crate::attempts::{self, Commit};
 use crate::change::RowChange;
+use crate::cherrypick;
 use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
 use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
+use crate::rewrite_manifests;
 use crate::scan;
 use crate::schema::without_ids;
 use crate::state::TableState;
@@ -162,7 +165,7 @@ impl Commit for Overwrite<'_> {
 }
 
 /// A column may have become NOT NULL since the rows were written.
-fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
+pub(crate) fn no_nulls(metadata: &TableMetadata, add: &[(i32, DataFile)]) -> Result<()> {
     let required = metadata.current_schema().as_struct().fields().iter();
     for field in required.filter(|f| f.required && f.field_type.is_primitive()) {
         if add.iter().any(|(_, file)| file.null_value_counts().get(&field.id) != Some(&0)) {
@@ -256,6 +259,20 @@ impl LakeTable for IcebergTable {
 
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
         vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
+    }
+
+    async fn add_files(&self, source: &str) -> Result<AddedFiles> {
+        add_files::add_files(&self.lake, Arc::clone(&self.state), source)
+            .await
+            .map_err(|e| e.with_context("table", &self.state.name))
+    }
+
+    async fn rewrite_manifests(&self) -> Result<RewrittenManifests> {
+        rewrite_manifests::rewrite_manifests(&self.lake, &self.state).await
+    }
+
+    async fn cherrypick(&self, snapshot_id: i64) -> Result<i64> {
+        cherrypick::cherrypick(&self.lake, &self.state, snapshot_id).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

@@ -213,12 +213,10 @@ impl Commit for Rows<'_> {
             },
             commit: self.commit,
             add,
-            add_sequence: None,
             add_deletes: self.outcome.deletes.clone(),
             remove: Removal::Files(self.outcome.remove.clone()),
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
-            anchor: None,
-            branch: None,
+            ..Change::default()
         };
         stage(&base, change, lake.now_ms()).await
     }

@@ -36,6 +36,17 @@ pub(crate) async fn of(state: &TableState, snapshot: Option<&Snapshot>) -> Resul
     Ok(list.consume_entries().into_iter().collect())
 }
 
+/// Locations of all data files of a state.
+pub(crate) async fn listed(state: &TableState) -> Result<HashSet<String>> {
+    let mut paths = HashSet::new();
+    for manifest in current(state).await?.iter().filter(|m| m.content == ManifestContentType::Data) {
+        let manifest = state.cache.manifest(&state.storage, &state.metadata, manifest).await?;
+        let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
+        paths.extend(alive.map(|entry| entry.file_path().to_string()));
+    }
+    Ok(paths)
+}
+
 pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
     parse(&state.storage, &state.metadata, manifest)
         .await?
@@ -192,7 +203,7 @@ pub(crate) async fn without(
 }
 
 /// An entry as it was.
-fn keep(writer: &mut ManifestWriter, source: &ManifestFile, entry: &ManifestEntryRef) -> iceberg::Result<()> {
+pub(super) fn keep(writer: &mut ManifestWriter, source: &ManifestFile, entry: &ManifestEntryRef) -> iceberg::Result<()> {
     let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
     let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
     let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);
@@ -303,7 +314,7 @@ fn with_avro_names(schema: &SchemaRef, spec: PartitionSpec) -> Result<PartitionS
 }
 
 /// Builds a manifest in memory: where and when it is written is the caller's business.
-async fn encode(
+pub(super) async fn encode(
     namer: &mut Namer<'_>,
     content: ManifestContentType,
     schema: SchemaRef,

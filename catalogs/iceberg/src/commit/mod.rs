@@ -10,6 +10,7 @@ pub(crate) mod header;
 mod manifests;
 mod metadata_json;
 mod references;
+mod regroup;
 mod reshape;
 mod stage;
 #[cfg(test)]
@@ -35,11 +36,13 @@ use crate::storage::Storage;
 use crate::writer::FileWriter;
 pub(crate) use expire::{Expiry, expirable, expire, manifest_paths, print};
 pub(crate) use manifests::current as current_manifests;
+pub(crate) use manifests::listed;
 pub(crate) use manifests::load as load_manifest;
 pub(crate) use manifests::of as manifests_of;
 pub(crate) use manifests::parse as parse_manifest;
 pub(crate) use metadata_json::{MetadataJson, unpacked};
 pub(crate) use references::references;
+pub(crate) use regroup::{MANIFESTS_CREATED, MANIFESTS_REPLACED};
 pub(crate) use reshape::reshape;
 pub(crate) use stage::{Base, Change, Removal, Staged, metadata_file, stage};
 

@@ -6,7 +6,7 @@ use iceberg::spec::{Literal, PrimitiveLiteral};
 
 /// `literal` as a value of the Arrow type `to`, widened where the Iceberg type was promoted since it was written
 /// (int to long, float to double, decimal to more digits). `None` where the two do not belong together.
-pub(super) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<ScalarValue> {
+pub(crate) fn scalar(literal: &PrimitiveLiteral, to: &DataType) -> Option<ScalarValue> {
     use PrimitiveLiteral as P;
     Some(match (literal, to) {
         (P::Boolean(v), DataType::Boolean) => ScalarValue::Boolean(Some(*v)),

@@ -28,6 +28,8 @@ use crate::state::TableState;
 use crate::storage::Storage;
 use encoder::Encoder;
 pub(crate) use encoder::{check_properties, writable};
+pub(crate) use metrics::{ForeignFile, foreign_file, nulls, range};
+pub(crate) use split::only_part;
 pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
