@@ -48,9 +48,9 @@ pub(crate) async fn cherrypick(lake: &Lake, table: &TableState, id: i64) -> Resu
 
 /// The snapshot, where it has not been published in one way or another.
 fn pickable(metadata: &TableMetadata, id: i64) -> Result<&Snapshot> {
-    let picked = metadata
-        .snapshot_by_id(id)
-        .ok_or_else(|| Error::not_found(format!("snapshot {id} does not exist")).with_hint("\"…$snapshots\" lists them."))?;
+    let picked = metadata.snapshot_by_id(id).ok_or_else(|| {
+        Error::not_found(format!("snapshot {id} does not exist")).with_hint("\"…$snapshots\" lists them.")
+    })?;
     let text = |snapshot: &Snapshot, key: &str| snapshot.summary().additional_properties.get(key).cloned();
     let wap = text(picked, STAGED_WAP).filter(|wap| !wap.is_empty());
     for ancestor in references::line(metadata, metadata.current_snapshot_id()) {

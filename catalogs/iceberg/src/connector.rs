@@ -138,11 +138,9 @@ pub struct GlueConnector;
 impl GlueConnector {
     fn read(spec: &CatalogSpec) -> Result<GlueOptions> {
         let option = |name: &str| spec.options.get(name).filter(|value| !value.is_empty()).cloned();
-        for (one, other) in [
-            (ACCESS_KEY_ID, SECRET_ACCESS_KEY),
-            (SECRET_ACCESS_KEY, ACCESS_KEY_ID),
-            (SESSION_TOKEN, ACCESS_KEY_ID),
-        ] {
+        for (one, other) in
+            [(ACCESS_KEY_ID, SECRET_ACCESS_KEY), (SECRET_ACCESS_KEY, ACCESS_KEY_ID), (SESSION_TOKEN, ACCESS_KEY_ID)]
+        {
             if option(one).is_some() && option(other).is_none() {
                 return Err(Error::invalid(format!(
                     "option \"{one}\" of catalog \"{}\" needs option \"{other}\"",
@@ -157,7 +155,8 @@ impl GlueConnector {
                 _ => return Err(invalid(spec, ENDPOINT).with_hint("Use a URL, as in https://glue.example.org.")),
             }
         }
-        let own = [(S3_REGION, REGION), (S3_KEY, ACCESS_KEY_ID), (S3_SECRET, SECRET_ACCESS_KEY), (S3_TOKEN, SESSION_TOKEN)];
+        let own =
+            [(S3_REGION, REGION), (S3_KEY, ACCESS_KEY_ID), (S3_SECRET, SECRET_ACCESS_KEY), (S3_TOKEN, SESSION_TOKEN)];
         let own = own.into_iter().filter_map(|(name, own)| Some((name.to_owned(), option(own)?)));
         let credentials: StoreOptions = own.collect();
         // The buckets are reached as Glue is, unless they have options of their own.

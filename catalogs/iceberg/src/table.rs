@@ -10,8 +10,8 @@ use iceberg::spec::{
 };
 use tidewater_catalogs::{
     AddedFiles, Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, RewrittenManifests, SnapshotInfo, StagedFiles, StagingWriter, TableChange, TableCompaction, TableInfo,
-    TableVersion, Transform, VacuumRetention, Vacuumed,
+    ReferenceChange, Result, RewrittenManifests, SnapshotInfo, StagedFiles, StagingWriter, TableChange,
+    TableCompaction, TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 

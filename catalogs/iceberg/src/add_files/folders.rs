@@ -49,7 +49,8 @@ mod tests {
             value: value.map(str::to_string),
             inside,
         };
-        let found = folders("s3://b/env=x/t/region=a%20b/day=__HIVE_DEFAULT_PARTITION__/f=1.parquet", "s3://b/env=x/t/");
+        let found =
+            folders("s3://b/env=x/t/region=a%20b/day=__HIVE_DEFAULT_PARTITION__/f=1.parquet", "s3://b/env=x/t/");
         assert_eq!(found, [of("env", Some("x"), false), of("region", Some("a b"), true), of("day", None, true)]);
         assert!(folders("file:///plain/f.parquet", "file:///plain").is_empty());
     }

@@ -10,6 +10,8 @@
 mod folders;
 mod names;
 mod partition;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -54,7 +56,8 @@ pub(crate) async fn add_files(lake: &Lake, state: Arc<TableState>, source: &str)
         rows: looked.iter().map(|l| l.file.record_count()).sum(),
         partitions: partitions.len() as u64,
     };
-    let what = Add { lake, state: &state, fitter: &fitter, commit: Uuid::now_v7(), looked: &looked, names: &names.json };
+    let what =
+        Add { lake, state: &state, fitter: &fitter, commit: Uuid::now_v7(), looked: &looked, names: &names.json };
     // Before anything is changed for them.
     what.check_new(&state).await?;
     if names.is_new && looked.iter().any(|l| !l.has_ids) {
@@ -187,8 +190,9 @@ impl Add<'_> {
             // One elsewhere is none of these.
             let Ok(key) = self.fitter.key(&there) else { continue };
             if let Some(file) = keys.get(key.as_str()) {
-                return Err(Error::new(ErrorKind::AlreadyExists, "the file is in the table already")
-                    .with_context("file", file));
+                return Err(
+                    Error::new(ErrorKind::AlreadyExists, "the file is in the table already").with_context("file", file)
+                );
             }
         }
         Ok(())

@@ -110,7 +110,9 @@ fn missing(
             }
             value
         }
-        (Some(_), _) => return Err(unproven(field, "the file lacks its column, and a folder names only what it became")),
+        (Some(_), _) => {
+            return Err(unproven(field, "the file lacks its column, and a folder names only what it became"));
+        }
         (None, _) => fitter.missing(column)?,
     };
     Ok(Between { least: value.clone(), greatest: value })
@@ -120,11 +122,7 @@ fn value_of(folder: &Folder, field: &PartitionField, data_type: &DataType) -> Re
     let Some(text) = &folder.value else { return null(data_type) };
     let plain = match data_type {
         DataType::Utf8 => return Ok(ScalarValue::Utf8(Some(text.clone()))),
-        DataType::Boolean
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Date32
-        | DataType::Decimal128(..) => true,
+        DataType::Boolean | DataType::Int32 | DataType::Int64 | DataType::Date32 | DataType::Decimal128(..) => true,
         // Hive writes times in a zone of its own choice.
         _ => false,
     };
@@ -132,7 +130,8 @@ fn value_of(folder: &Folder, field: &PartitionField, data_type: &DataType) -> Re
         return Err(unproven(field, "the name of a folder does not tell such values for certain"));
     }
     let wrong = || {
-        Error::invalid(format!("the folder of the file names no value of \"{}\"", folder.key)).with_context("value", text)
+        Error::invalid(format!("the folder of the file names no value of \"{}\"", folder.key))
+            .with_context("value", text)
     };
     let value = ScalarValue::Utf8(Some(text.clone())).cast_to(data_type).map_err(|_| wrong())?;
     if value.is_null() {

@@ -194,7 +194,8 @@ async fn options_are_checked() {
     let server = GlueServer::start().await;
     let good = server.catalog(std::path::Path::new("/tmp"));
     GlueConnector.check(&good).unwrap();
-    for (name, value) in [("endpoint", Some("glue")), ("secret_access_key", None), ("s3.path-style-access", Some("maybe"))]
+    for (name, value) in
+        [("endpoint", Some("glue")), ("secret_access_key", None), ("s3.path-style-access", Some("maybe"))]
     {
         let mut bad = good.clone();
         match value {

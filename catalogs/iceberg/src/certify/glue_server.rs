@@ -97,9 +97,10 @@ impl GlueServer {
     /// As somebody else would change it, which makes another version of it.
     pub(super) fn change(&self, database: &str, table: &str, change: impl FnOnce(&mut Value)) {
         let mut inside = self.inside.lock();
-        let entry = inside.tables.entry((database.to_string(), table.to_string())).or_insert_with(|| {
-            json!({"DatabaseName": database, "Name": table, "VersionId": "0"})
-        });
+        let entry = inside
+            .tables
+            .entry((database.to_string(), table.to_string()))
+            .or_insert_with(|| json!({"DatabaseName": database, "Name": table, "VersionId": "0"}));
         change(entry);
         next_version(entry);
     }
@@ -269,7 +270,8 @@ fn signed(header: &dyn Fn(&str) -> String, body: &[u8]) -> Result<(), String> {
     let day = header("x-amz-date").get(..8).unwrap_or_default().to_string();
     let scope = format!("AWS4-HMAC-SHA256 Credential={KEY}/{day}/{REGION}/glue/aws4_request");
     let hash: String = Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-    let covered = ["content-type", "host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amz-target"];
+    let covered =
+        ["content-type", "host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amz-target"];
     let right = authorization.starts_with(&scope)
         && authorization.contains(&format!("SignedHeaders={},", covered.join(";")))
         && authorization.contains("Signature=")

@@ -203,7 +203,11 @@ pub(crate) async fn without(
 }
 
 /// An entry as it was.
-pub(super) fn keep(writer: &mut ManifestWriter, source: &ManifestFile, entry: &ManifestEntryRef) -> iceberg::Result<()> {
+pub(super) fn keep(
+    writer: &mut ManifestWriter,
+    source: &ManifestFile,
+    entry: &ManifestEntryRef,
+) -> iceberg::Result<()> {
     let sequence = entry.sequence_number().unwrap_or(source.sequence_number);
     let file_sequence = entry.file_sequence_number.unwrap_or(source.sequence_number);
     let snapshot = entry.snapshot_id().unwrap_or(source.added_snapshot_id);

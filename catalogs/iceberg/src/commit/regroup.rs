@@ -49,8 +49,11 @@ pub(super) async fn regrouped(
     let size = |m: &ManifestFile| u64::try_from(m.manifest_length).unwrap_or(0).max(1);
     let all: u64 = manifests.iter().map(size).sum();
     if all > LARGEST_BYTES {
-        return Err(Error::new(ErrorKind::ResourcesExhausted, "the manifests are too large to be written anew at once")
-            .with_detail(format!("They have {} MiB; the limit is {}.", all >> 20, LARGEST_BYTES >> 20)));
+        return Err(Error::new(
+            ErrorKind::ResourcesExhausted,
+            "the manifests are too large to be written anew at once",
+        )
+        .with_detail(format!("They have {} MiB; the limit is {}.", all >> 20, LARGEST_BYTES >> 20)));
     }
     let target = p::get(namer.metadata.properties(), p::MANIFEST_TARGET_BYTES)?.max(1);
     let mut groups: BTreeMap<(bool, i32), Vec<ManifestFile>> = BTreeMap::new();

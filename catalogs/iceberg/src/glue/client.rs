@@ -236,11 +236,8 @@ impl Client {
         sendable(&credential)?;
         let mut request = HttpRequest::new(HttpRequestBody::from(body.to_vec()));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self
-            .endpoint
-            .as_str()
-            .parse()
-            .map_err(|_| Error::invalid("the endpoint of the catalog cannot be read"))?;
+        *request.uri_mut() =
+            self.endpoint.as_str().parse().map_err(|_| Error::invalid("the endpoint of the catalog cannot be read"))?;
         let target = HeaderValue::from_str(&format!("AWSGlue.{action}"))
             .map_err(|e| Error::internal("no action of Glue's").with_source(e))?;
         request.headers_mut().insert("x-amz-target", target);

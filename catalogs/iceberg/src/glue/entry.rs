@@ -135,14 +135,16 @@ mod tests {
         let mut table = new_table("t", vec![]);
         table.location = Some("s3://b/w/t".to_string());
         table.comment = Some("ours".to_string());
-        let metadata = new_metadata(&Storage::of_tables(&Default::default()), None, &Default::default(), table).unwrap();
+        let metadata =
+            new_metadata(&Storage::of_tables(&Default::default()), None, &Default::default(), table).unwrap();
         let first = input("t", Pointed { location: "s3://b/1.json", metadata: &metadata }, None);
         assert_eq!(first["Parameters"], json!({"table_type": "ICEBERG", "metadata_location": "s3://b/1.json"}));
         assert_eq!((&first["TableType"], &first["Description"]), (&json!("EXTERNAL_TABLE"), &json!("ours")));
         assert_eq!(first["StorageDescriptor"]["Location"], "s3://b/w/t");
         let id = &first["StorageDescriptor"]["Columns"][0];
         assert_eq!((&id["Name"], &id["Type"]), (&json!("id"), &json!("bigint")));
-        let of_id = json!({"iceberg.field.id": "1", "iceberg.field.optional": "false", "iceberg.field.current": "true"});
+        let of_id =
+            json!({"iceberg.field.id": "1", "iceberg.field.optional": "false", "iceberg.field.current": "true"});
         assert_eq!(id["Parameters"], of_id);
 
         let mut old = first;

@@ -168,11 +168,12 @@ impl Pointers for GluePointers {
             Err(e) if e.is(EXISTS) => {
                 Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{table}\" already exists")))
             }
-            Err(Failed::Lost(e)) => {
-                Err(Error::new(ErrorKind::CommitUnknown, format!("the answer to the making of table \"{table}\" was lost"))
-                    .with_hint("Look whether it is there before you make it again.")
-                    .with_source(e))
-            }
+            Err(Failed::Lost(e)) => Err(Error::new(
+                ErrorKind::CommitUnknown,
+                format!("the answer to the making of table \"{table}\" was lost"),
+            )
+            .with_hint("Look whether it is there before you make it again.")
+            .with_source(e)),
             Err(e) => Err(e.error(&what)),
         }
     }
@@ -252,8 +253,7 @@ impl Pointers for GluePointers {
 
     async fn folder(&self, namespace: &str) -> Result<Option<String>> {
         let database = self.database(namespace).await?;
-        let database =
-            database.ok_or_else(|| Error::not_found(format!("schema \"{namespace}\" does not exist")))?;
+        let database = database.ok_or_else(|| Error::not_found(format!("schema \"{namespace}\" does not exist")))?;
         let location = database.get("LocationUri").and_then(Value::as_str).map(str::trim);
         Ok(location.filter(|location| !location.is_empty()).map(str::to_owned))
     }
@@ -265,8 +265,7 @@ fn is_folded(name: &str) -> bool {
 }
 
 fn names<'a>(entries: impl Iterator<Item = &'a Value>) -> Vec<String> {
-    let mut names: Vec<String> =
-        entries.filter_map(|entry| entry.get("Name")?.as_str()).map(str::to_owned).collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.get("Name")?.as_str()).map(str::to_owned).collect();
     names.sort();
     names
 }

@@ -31,9 +31,7 @@ use uuid::Uuid;
 use crate::lake::another;
 use crate::new_table::checked;
 use crate::storage::{Renew, Storage, StoreOptions, Vended, is_credential, is_store_option};
-use api::{
-    Commit, FullName, Namespaces, NewNamespace, NewTableRequest, Registration, TableAnswer, Tables, segment,
-};
+use api::{Commit, FullName, Namespaces, NewNamespace, NewTableRequest, Registration, TableAnswer, Tables, segment};
 use client::{Answer, Client, NoAnswer, Request, parse, refusal};
 
 /// How often a request that changes nothing is sent, where there is no answer or one of 5xx.

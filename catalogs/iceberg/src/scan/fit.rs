@@ -77,13 +77,15 @@ impl Fitter {
                 continue;
             };
             if found.next().is_some() {
-                return Err(Error::invalid("two columns of the file are one of the table")
-                    .with_context("column", table.name()));
+                return Err(
+                    Error::invalid("two columns of the file are one of the table").with_context("column", table.name())
+                );
             }
             plan(&self.schema, table, field)?;
-            let leaf = descriptor.columns().iter().position(|c| {
-                c.max_rep_level() == 0 && matches!(c.path().parts(), [only] if only == field.name())
-            });
+            let leaf = descriptor
+                .columns()
+                .iter()
+                .position(|c| c.max_rep_level() == 0 && matches!(c.path().parts(), [only] if only == field.name()));
             let alike = leaf.is_some() && !self.schema.is_uuid(index) && is_alike(field.data_type(), table.data_type());
             columns.push(Some(Stored { leaf, alike }));
         }
@@ -101,8 +103,9 @@ impl Fitter {
         let unknown = |what: &str| Error::invalid(format!("the file has a column \"{}\" {what}", field.name()));
         let table = field_id(field).and_then(|id| self.schema.iceberg.field_by_id(id));
         let table = table.ok_or_else(|| {
-            unknown("that the table has not")
-                .with_hint("ALTER TABLE … ADD COLUMN first; a table with \"schema.name-mapping.default\" needs it there, too.")
+            unknown("that the table has not").with_hint(
+                "ALTER TABLE … ADD COLUMN first; a table with \"schema.name-mapping.default\" needs it there, too.",
+            )
         })?;
         if table.name != *field.name() && !matches!(table.name.as_str(), "element" | "key" | "value") {
             return Err(unknown(&format!("whose field id is that of column \"{}\"", table.name)));
@@ -114,7 +117,9 @@ impl Fitter {
                     f.required && f.initial_default.is_none() && !children.iter().any(|c| field_id(c) == Some(f.id))
                 });
                 match missing {
-                    Some(f) => Err(Error::invalid(format!("the file lacks field \"{}\", which must not be null", f.name))),
+                    Some(f) => {
+                        Err(Error::invalid(format!("the file lacks field \"{}\", which must not be null", f.name)))
+                    }
                     None => Ok(()),
                 }
             }

@@ -58,14 +58,14 @@ use tidewater_catalogs::{Error, ROW_PLACE, Result, announce_scan_memory};
 
 pub use self::cache::MetadataCache;
 use self::columns::ScanSchema;
-pub(crate) use self::fit::{Fit, Fitter, Stored};
 pub(crate) use self::deletes::{merge as merge_positions, widened};
+pub(crate) use self::fit::{Fit, Fitter, Stored};
 pub(crate) use self::places::{Places, TargetFile, deleted as deleted_positions};
 use self::plan::{Request, plan};
 use self::reader::Readers;
-pub(crate) use self::values::scalar;
 pub(crate) use self::reader::{DELETED_FILE_ID, DELETED_POSITION_ID};
 use self::source::{Equality, IcebergSource, unused_store};
+pub(crate) use self::values::scalar;
 use crate::state::TableState;
 
 /// A table over one snapshot of `state`: the current one with the table's current columns, or the given one with the

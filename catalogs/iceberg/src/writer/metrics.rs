@@ -114,37 +114,29 @@ struct Columns {
 
 impl Columns {
     fn describe(self, file: Finished<'_>, offsets: Option<Vec<i64>>) -> Result<DataFile> {
-    let rows = u64::try_from(file.footer.file_metadata().num_rows())
-        .map_err(|e| Error::internal("negative row count").with_source(e))?;
-    DataFileBuilder::default()
-        .content(DataContentType::Data)
-        .file_path(file.location.to_string())
-        .file_format(DataFileFormat::Parquet)
-        .partition(file.partition)
-        .partition_spec_id(file.spec_id)
-        .record_count(rows)
-        .file_size_in_bytes(file.size_bytes)
-        .column_sizes(self.sizes)
-        .value_counts(self.values)
-        .null_value_counts(self.nulls)
-        .nan_value_counts(file.nans)
-        .lower_bounds(self.lower)
-        .upper_bounds(self.upper)
-        .split_offsets(offsets)
-        .build()
-        .map_err(|e| Error::internal("cannot describe a data file").with_source(e))
-}
+        let rows = u64::try_from(file.footer.file_metadata().num_rows())
+            .map_err(|e| Error::internal("negative row count").with_source(e))?;
+        DataFileBuilder::default()
+            .content(DataContentType::Data)
+            .file_path(file.location.to_string())
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition)
+            .partition_spec_id(file.spec_id)
+            .record_count(rows)
+            .file_size_in_bytes(file.size_bytes)
+            .column_sizes(self.sizes)
+            .value_counts(self.values)
+            .null_value_counts(self.nulls)
+            .nan_value_counts(file.nans)
+            .lower_bounds(self.lower)
+            .upper_bounds(self.upper)
+            .split_offsets(offsets)
+            .build()
+            .map_err(|e| Error::internal("cannot describe a data file").with_source(e))
+    }
 
     /// Counts and bounds of repeated columns (elements of lists and maps) mean nothing to a reader of rows.
-    fn add(
-        &mut self,
-        schema: &Schema,
-        footer: &ParquetMetaData,
-        index: usize,
-        id: i32,
-        repeated: bool,
-        bounded: bool,
-    ) {
+    fn add(&mut self, schema: &Schema, footer: &ParquetMetaData, index: usize, id: i32, repeated: bool, bounded: bool) {
         let chunks = || footer.row_groups().iter().map(move |g| g.column(index));
         let size = chunks().map(|c| count(c.compressed_size())).sum();
         self.sizes.insert(id, size);
