@@ -359,6 +359,15 @@ impl Lake {
     /// Puts a table that is there under a name.
     pub(crate) async fn register(&self, name: &TableName, metadata_location: &str) -> Result<Arc<TableState>> {
         check_location(metadata_location)?;
+        let location = match metadata_location {
+            path if path.starts_with('/') => format!("file://{path}"),
+            url if url.contains("://") || url.starts_with("file:/") => url.to_owned(),
+            other => {
+                return Err(Error::invalid(format!("\"{other}\" is no location of a file"))
+                    .with_hint("Use a URL, or a path that begins with a slash."));
+            }
+        };
+        let metadata_location = location.as_str();
         match &self.backend {
             Backend::Pointers(pointers) => {
                 pointers.check_name("table", &name.name)?;

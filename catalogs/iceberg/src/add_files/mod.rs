@@ -40,7 +40,7 @@ pub(crate) async fn add_files(lake: &Lake, state: Arc<TableState>, source: &str)
     writable(&state.metadata)?;
     let names = names::mapping(&state)?;
     let fitter = Fitter::new(Arc::clone(&state), names.mapping.clone())?;
-    let found = find(&state, source).await?;
+    let found = find(&state, &fitter, source).await?;
     let looked: Vec<Option<Looked>> = futures::stream::iter(found)
         .map(|file| look(&state, &fitter, source, file))
         .buffered(CONCURRENT)
@@ -75,26 +75,25 @@ struct Looked {
 }
 
 /// The file of that name, or all below the folder.
-async fn find(state: &TableState, source: &str) -> Result<Vec<FoundFile>> {
-    check_location(source)?;
-    let nothing = || Error::not_found(format!("there are no files at \"{source}\""));
+async fn find(state: &TableState, fitter: &Fitter, source: &str) -> Result<Vec<FoundFile>> {
     let plain = source.trim_end_matches('/');
-    let mut found = match plain.rsplit_once('/') {
-        // A folder of that name is one all the same.
-        Some((folder, name)) if name.ends_with(".parquet") => {
-            let key = |location: &str| location.rsplit('/').next().is_some_and(|n| n == name);
-            let beside = state.storage.list_files(folder).await?;
-            let depth = |location: &str| location.matches('/').count();
-            let least = beside.iter().map(|f| depth(&f.location)).min().unwrap_or(0);
-            let alone: Vec<_> =
-                beside.into_iter().filter(|f| key(&f.location) && depth(&f.location) == least).collect();
-            if alone.is_empty() { state.storage.list_files(plain).await? } else { alone }
-        }
-        _ => state.storage.list_files(plain).await?,
-    };
+    check_location(plain)?;
+    let local = !plain.contains("://") || plain.starts_with("file:");
+    if local && !without_scheme(plain).starts_with('/') {
+        return Err(Error::invalid(format!("\"{source}\" is no absolute path")).with_hint("Begin it with a slash."));
+    }
+    // One in another store is none of the table's.
+    fitter.key(plain)?;
+    if plain.ends_with(".parquet")
+        && let Some(bytes) = fitter.size(plain).await?
+    {
+        let location = if local { format!("file://{}", without_scheme(plain)) } else { plain.to_owned() };
+        return Ok(vec![FoundFile { location, bytes, modified_ms: 0 }]);
+    }
+    let mut found = state.storage.list_files(plain).await?;
     found.retain(|file| !folders::is_hidden(without_scheme(&file.location), without_scheme(plain)));
     if found.is_empty() {
-        return Err(nothing());
+        return Err(Error::not_found(format!("there are no files at \"{source}\"")));
     }
     if found.len() > MAX_FILES {
         return Err(Error::new(ErrorKind::ResourcesExhausted, format!("there are {} files", found.len()))

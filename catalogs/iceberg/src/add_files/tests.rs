@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Date32Array, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Float64Array, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::record_batch::RecordBatch;
 use iceberg::spec::DEFAULT_SCHEMA_NAME_MAPPING;
@@ -20,6 +20,10 @@ fn write(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
+}
+
+fn of(array: impl Array + 'static) -> ArrayRef {
+    Arc::new(array)
 }
 
 fn numbers(values: impl IntoIterator<Item = i64>) -> ArrayRef {
@@ -61,10 +65,7 @@ async fn files_without_ids_are_found_by_names() {
     let t = table(&lake, "t", &[]).await;
     let folder = lake.directory.path().join("their files");
     // Another order, a narrower type, and no day.
-    write(
-        folder.join("a.parquet"),
-        vec![("region", texts(&["x", "y"])), ("n", Arc::new(Int32Array::from(vec![1, 2])))],
-    );
+    write(folder.join("a.parquet"), vec![("region", texts(&["x", "y"])), ("n", of(Int32Array::from(vec![1, 2])))]);
     write(folder.join("b/c.parquet"), vec![("n", numbers([10, 20])), ("region", texts(&["y", "z"]))]);
     write(folder.join("none.parquet"), vec![("n", numbers([])), ("region", texts(&[]))]);
     std::fs::write(folder.join("_SUCCESS"), "").unwrap();
@@ -105,7 +106,7 @@ async fn what_does_not_fit_is_refused_and_nothing_is_changed() {
         ("missing", vec![("region", texts(&["x"]))], ErrorKind::InvalidInput),
         ("nulls", vec![("n", nulls)], ErrorKind::InvalidInput),
         ("type", vec![("n", texts(&["1"]))], ErrorKind::Unsupported),
-        ("float", vec![("n", Arc::new(Float64Array::from(vec![1.0])))], ErrorKind::Unsupported),
+        ("float", vec![("n", of(Float64Array::from(vec![1.0])))], ErrorKind::Unsupported),
     ];
     for (name, columns, expected) in cases {
         write(folder.join(name).join("good.parquet"), vec![("n", numbers([1]))]);
@@ -121,8 +122,7 @@ async fn what_does_not_fit_is_refused_and_nothing_is_changed() {
     assert!(add(t.as_ref(), &folder.join("lost")).await.unwrap_err().1.contains("env"));
     write(folder.join("lost2/region=eu/a.parquet"), vec![("n", numbers([1]))]);
     assert!(add(t.as_ref(), &folder.join("lost2")).await.unwrap_err().1.contains("region"));
-    let (kind, _) = add(t.as_ref(), Path::new("s3://elsewhere/x")).await.unwrap_err();
-    assert_ne!(kind, ErrorKind::Internal);
+    assert_eq!(add(t.as_ref(), Path::new("s3://elsewhere/x")).await.unwrap_err().0, ErrorKind::Unsupported);
     let now = lake.lake.load_table(&TableName::public("t")).await.unwrap();
     assert_eq!(now.info().metadata_location, t.info().metadata_location);
 }
@@ -215,7 +215,7 @@ async fn a_dropped_table_is_registered_again() {
 async fn manifests_are_regrouped_under_the_same_rows() {
     let lake = TestLake::new().await;
     let mut made = new_table("t", vec![PartitionField { column: "id".into(), transform: Transform::Truncate(10) }]);
-    made.properties = BTreeMap::from([("commit.manifest.target-size-bytes".to_string(), "12000".to_string())]);
+    made.properties = BTreeMap::from([("commit.manifest.target-size-bytes".to_string(), "20000".to_string())]);
     let table = lake.lake.create_table(made).await.unwrap();
     for from in 0..6 {
         append(table.as_ref(), vec![rows(from * 5, from * 5 + 25)]).await.unwrap();

@@ -25,9 +25,9 @@ async fn glue_is_a_catalog() {
     certify(&server.catalog(directory.path())).await;
 }
 
-/// Moto, or a catalog in AWS.
+/// Moto, or a catalog in AWS: `TIDEWATER_TEST_GLUE` holds the options, as JSON.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a Glue: cargo xtask e2e"]
+#[ignore = "needs a Glue of one's own"]
 async fn another_glue_is_a_catalog() {
     let directory = tempfile::tempdir().unwrap();
     let mut with = super::part("TIDEWATER_TEST_GLUE");

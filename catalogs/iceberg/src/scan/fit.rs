@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field};
 use iceberg::spec::{NameMapping, Type};
+use object_store::ObjectStoreExt;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -49,6 +50,16 @@ impl Fitter {
 
     pub(crate) fn key(&self, location: &str) -> Result<String> {
         Ok(self.root.key(&self.root.path(location)?))
+    }
+
+    /// None where there is no such file.
+    pub(crate) async fn size(&self, location: &str) -> Result<Option<u64>> {
+        let path = self.root.path(location)?;
+        match self.state.storage.object_store(location)?.head(&path).await {
+            Ok(found) => Ok(Some(found.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(crate::error::store("look at a file", location, e)),
+        }
     }
 
     /// `Unsupported` or `InvalidInput` where the file cannot be one of the table. The file is read past every cache, as
