@@ -57,6 +57,7 @@ async fn measure(options: &Options) -> Result<()> {
         name: name.clone(),
         schema: schema.clone(),
         partition_by: Vec::new(),
+        sort_by: Vec::new(),
         properties: keep_all.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
         defaults: Default::default(),
         location: None,

@@ -10,8 +10,9 @@ use datafusion::execution::SendableRecordBatchStream;
 use uuid::Uuid;
 
 use crate::{
-    Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result, RowOrder,
-    Runner, TableChange, TableCompaction, TableDraft, TableName, TableVersion, VacuumRetention, Vacuumed,
+    AddedFiles, Alteration, AnchorState, ChangeKind, CommitTable, Error, MetadataTable, Moved, ReferenceChange, Result,
+    RewrittenManifests, RowOrder, Runner, TableChange, TableCompaction, TableDraft, TableName, TableVersion,
+    VacuumRetention, Vacuumed,
 };
 
 /// Iceberg spec, "Partition Transforms".
@@ -130,6 +131,12 @@ pub trait LakeCatalog: Send + Sync + std::fmt::Debug {
     /// The current state, read from the catalog at each call (metadata files are immutable and cached).
     async fn load_table(&self, name: &TableName) -> Result<Arc<dyn LakeTable>>;
     async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>>;
+    /// Puts a table that is there under a name, in the state of one of its metadata files. `AlreadyExists` where the name
+    /// is taken.
+    async fn register_table(&self, name: &TableName, metadata_location: &str) -> Result<Arc<dyn LakeTable>> {
+        let _ = metadata_location;
+        Err(Error::unsupported(format!("tables cannot be registered in catalog \"{}\"", name.catalog)))
+    }
     /// A table that is filled before anybody sees it.
     async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>>;
     /// Forgets the table; with `purge`, its files are removed as well. With `expected`, only the table of that uuid:
@@ -226,6 +233,22 @@ pub trait LakeTable: Send + Sync + std::fmt::Debug {
     /// A private copy of this state.
     fn draft(&self) -> Result<Arc<dyn TableDraft>> {
         Err(Error::unsupported(format!("table \"{}\" cannot be changed in a transaction", self.info().name)))
+    }
+    /// Appends Parquet files that are there already, all or none: one file, or all below a folder. `InvalidInput` and
+    /// `Unsupported` say which does not fit, `AlreadyExists` which is in the table.
+    async fn add_files(&self, source: &str) -> Result<AddedFiles> {
+        let _ = source;
+        Err(Error::unsupported(format!("files cannot be added to \"{}\"", self.info().name)))
+    }
+    /// Writes the manifests of the newest state anew, entries of one partition beside each other. Rows are not touched.
+    async fn rewrite_manifests(&self) -> Result<RewrittenManifests> {
+        Err(Error::unsupported(format!("manifests of \"{}\" cannot be written anew", self.info().name)))
+    }
+    /// Brings what a snapshot appended, and the current one does not descend from, to the newest state. Returns the
+    /// current snapshot after it.
+    async fn cherrypick(&self, snapshot_id: i64) -> Result<i64> {
+        let _ = snapshot_id;
+        Err(Error::unsupported(format!("snapshots of \"{}\" cannot be picked", self.info().name)))
     }
     /// A change of rows of this state. It is committed on the newest state where it means the same there.
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

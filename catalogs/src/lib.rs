@@ -21,6 +21,7 @@ mod lake;
 mod maintenance;
 mod names;
 mod offsets;
+mod procedure;
 mod reference;
 mod scan_memory;
 mod stream;
@@ -44,6 +45,7 @@ pub use lake::{
 pub use maintenance::{Compacted, RowOrder, TableCompaction, VacuumRetention, Vacuumed};
 pub use names::{DEFAULT_CATALOG, DEFAULT_SCHEMA, DLQ_SCHEMA, SYSTEM_CATALOG, TableName};
 pub use offsets::{Offsets, PartitionRange, TopicLayout};
+pub use procedure::{AddedFiles, RewrittenManifests};
 pub use reference::{Existing, FLOW_REFERENCE_PREFIX, Moved, ReferenceChange, ReferenceKind, Retention};
 pub use scan_memory::{announce_scan_memory, scan_memory};
 pub use stream::{

@@ -63,6 +63,8 @@ pub enum ReferenceChange {
     },
     /// Makes a snapshot the current one.
     SetCurrent(TableVersion),
+    /// Makes a snapshot the current one that was made of the current one; `Conflict` where it was not.
+    Advance(TableVersion),
     /// Makes a snapshot the current one that the current one descends from: the given one, or the newest that is
     /// older than the given time.
     Rollback(TableVersion),

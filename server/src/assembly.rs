@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use tidewater_catalogs::{CatalogConnector, StreamConnector};
-use tidewater_catalogs_iceberg::{Database, HOME_CATALOG, IcebergLake, RestConnector, SqlConnector, SqlLakeOptions};
+use tidewater_catalogs_iceberg::{
+    Database, GlueConnector, HOME_CATALOG, IcebergLake, RestConnector, SqlConnector, SqlLakeOptions,
+};
 use tidewater_catalogs_kafka::KafkaConnector;
 use tidewater_catalogs_metastore::SqlMetastore;
 use tidewater_sql::{Engine, EngineDefaults, EngineParts};
@@ -21,7 +23,7 @@ fn connectors() -> Vec<Arc<dyn StreamConnector>> {
 
 /// Types of catalogs that `CREATE CATALOG` knows.
 fn catalogs() -> Vec<Arc<dyn CatalogConnector>> {
-    vec![Arc::new(RestConnector), Arc::new(SqlConnector)]
+    vec![Arc::new(RestConnector), Arc::new(SqlConnector), Arc::new(GlueConnector)]
 }
 
 /// Opens the stores and hands them to an engine. Nothing runs yet.

@@ -97,6 +97,10 @@ impl LakeCatalog for Catalogs {
         self.of(&table.name.catalog).await?.create_table(table).await
     }
 
+    async fn register_table(&self, name: &TableName, metadata_location: &str) -> Result<Arc<dyn LakeTable>> {
+        self.of(&name.catalog).await?.register_table(name, metadata_location).await
+    }
+
     async fn stage_table(&self, table: NewTable) -> Result<Box<dyn StagedTable>> {
         self.of(&table.name.catalog).await?.stage_table(table).await
     }

@@ -11,9 +11,10 @@ use tidewater_catalogs::{
 use crate::blobs::WarehouseBlobs;
 use crate::commit::LakeCommitTable;
 use crate::draft;
+use crate::glue::{GlueOptions, GluePointers};
 use crate::lake::{Backend, Lake};
 use crate::new_table::check_name;
-use crate::pointers::{Database, Pointers};
+use crate::pointers::{Database, SqlPointers};
 use crate::properties;
 use crate::rest::{RestCatalog, RestOptions};
 use crate::scan::MetadataCache;
@@ -78,16 +79,28 @@ impl IcebergLake {
     /// Opens or makes a catalog in a SQL database.
     pub async fn open_sql(options: SqlLakeOptions) -> Result<Self> {
         let storage = Storage::open(&options.warehouse, &options.store)?;
-        let pointers = Pointers::open(&options.database, &options.catalog_name).await?;
+        let pointers = SqlPointers::open(&options.database, &options.catalog_name).await?;
         let cache = Arc::new(MetadataCache::new(options.metadata_cache_bytes));
         let defaults = properties::defaults(options.snapshot_retention, options.snapshots_kept);
-        Ok(Self { lake: Arc::new(Lake::new(Backend::Sql(pointers), storage, cache, defaults)) })
+        Ok(Self { lake: Arc::new(Lake::new(Backend::Pointers(Box::new(pointers)), storage, cache, defaults)) })
+    }
+
+    /// AWS Glue, or what speaks its protocol. Nothing is asked of it yet.
+    pub fn open_glue(options: GlueOptions, metadata_cache_bytes: u64) -> Result<Self> {
+        let storage = match &options.warehouse {
+            Some(warehouse) => Storage::open(warehouse, &options.store)?,
+            None => Storage::of_tables(&options.store),
+        };
+        let pointers = GluePointers::new(options)?;
+        let cache = Arc::new(MetadataCache::new(metadata_cache_bytes));
+        let defaults = properties::defaults(SNAPSHOT_RETENTION, SNAPSHOTS_KEPT);
+        Ok(Self { lake: Arc::new(Lake::new(Backend::Pointers(Box::new(pointers)), storage, cache, defaults)) })
     }
 
     /// The same, with the schemas `public` and `system.dlq` in it: the catalog that a server keeps its own tables in.
     pub async fn open_home(options: SqlLakeOptions) -> Result<Self> {
         let this = Self::open_sql(options).await?;
-        if let Backend::Sql(pointers) = &this.lake.backend {
+        if let Backend::Pointers(pointers) = &this.lake.backend {
             for namespace in
                 [DEFAULT_SCHEMA.to_string(), SYSTEM_CATALOG.to_string(), format!("{SYSTEM_CATALOG}.{DLQ_SCHEMA}")]
             {
@@ -127,7 +140,7 @@ impl IcebergLake {
 impl LakeCatalog for IcebergLake {
     async fn list_schemas(&self, catalog: &str) -> Result<Vec<String>> {
         let all = match &self.lake.backend {
-            Backend::Sql(pointers) => pointers.namespaces().await?,
+            Backend::Pointers(pointers) => pointers.namespaces().await?,
             Backend::Rest(rest) => return rest.namespaces().await,
         };
         Ok(match catalog {
@@ -143,13 +156,19 @@ impl LakeCatalog for IcebergLake {
 
     async fn schema_exists(&self, catalog: &str, schema: &str) -> Result<bool> {
         match &self.lake.backend {
-            Backend::Sql(_) => Ok(self.list_schemas(catalog).await?.iter().any(|s| s == schema)),
+            Backend::Pointers(_) if matches!(catalog, DEFAULT_CATALOG | SYSTEM_CATALOG) => {
+                Ok(self.list_schemas(catalog).await?.iter().any(|s| s == schema))
+            }
+            Backend::Pointers(pointers) => pointers.namespace_exists(schema).await,
             Backend::Rest(rest) => rest.namespace_exists(schema).await,
         }
     }
 
     async fn create_schema(&self, catalog: &str, schema: &str) -> Result<()> {
-        check_name("schema", schema)?;
+        match &self.lake.backend {
+            Backend::Pointers(pointers) => pointers.check_name("schema", schema)?,
+            Backend::Rest(_) => check_name("schema", schema)?,
+        }
         if schema.contains('.') && matches!(catalog, DEFAULT_CATALOG | SYSTEM_CATALOG) {
             return Err(Error::invalid(format!("the name of schema \"{schema}\" contains a dot")));
         }
@@ -157,7 +176,7 @@ impl LakeCatalog for IcebergLake {
             return Err(Error::invalid(format!("schema \"{schema}\" is reserved")));
         }
         let made = match &self.lake.backend {
-            Backend::Sql(pointers) => pointers.create_namespace(&namespace(catalog, schema)).await?,
+            Backend::Pointers(pointers) => pointers.create_namespace(&namespace(catalog, schema)).await?,
             Backend::Rest(rest) => rest.create_namespace(schema).await?,
         };
         if made {
@@ -169,14 +188,14 @@ impl LakeCatalog for IcebergLake {
 
     async fn drop_schema(&self, catalog: &str, schema: &str) -> Result<()> {
         match &self.lake.backend {
-            Backend::Sql(pointers) => pointers.drop_namespace(&namespace(catalog, schema)).await,
+            Backend::Pointers(pointers) => pointers.drop_namespace(&namespace(catalog, schema)).await,
             Backend::Rest(rest) => rest.drop_namespace(schema).await,
         }
     }
 
     async fn list_tables(&self, catalog: &str, schema: &str) -> Result<Vec<TableName>> {
         let names = match &self.lake.backend {
-            Backend::Sql(pointers) => pointers.tables(&namespace(catalog, schema)).await?,
+            Backend::Pointers(pointers) => pointers.tables(&namespace(catalog, schema)).await?,
             Backend::Rest(rest) => rest.tables(schema).await?,
         };
         Ok(names.into_iter().map(|name| TableName::new(catalog, schema, name)).collect())
@@ -189,6 +208,11 @@ impl LakeCatalog for IcebergLake {
 
     async fn create_table(&self, table: NewTable) -> Result<Arc<dyn LakeTable>> {
         let state = self.lake.create(table).await?;
+        Ok(Arc::new(IcebergTable::new(Arc::clone(&self.lake), state)?))
+    }
+
+    async fn register_table(&self, name: &TableName, metadata_location: &str) -> Result<Arc<dyn LakeTable>> {
+        let state = self.lake.register(name, metadata_location).await?;
         Ok(Arc::new(IcebergTable::new(Arc::clone(&self.lake), state)?))
     }
 
@@ -211,7 +235,7 @@ impl LakeCatalog for IcebergLake {
 
     async fn commits_together(&self, _: &str) -> Result<bool> {
         match &self.lake.backend {
-            Backend::Sql(_) => Ok(true),
+            Backend::Pointers(pointers) => Ok(pointers.swaps_together()),
             Backend::Rest(rest) => rest.commits_together().await,
         }
     }

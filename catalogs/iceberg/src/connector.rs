@@ -6,10 +6,14 @@ use async_trait::async_trait;
 use tidewater_catalogs::{CatalogConnector, CatalogSpec, Error, LakeCatalog, Result};
 
 use crate::catalog::{IcebergLake, SNAPSHOT_RETENTION, SNAPSHOTS_KEPT, SqlLakeOptions};
+use crate::glue::GlueOptions;
 use crate::pointers::Database;
 use crate::rest::RestOptions;
 use crate::scan::MetadataCache;
-use crate::storage::{STORE_OPTIONS, StoreOptions, check_store_options, is_store_option};
+use crate::storage::{
+    CLIENT_REGION, S3_KEY, S3_REGION, S3_SECRET, S3_TOKEN, STORE_OPTIONS, StoreOptions, check_store_options,
+    is_store_option,
+};
 
 const URI: &str = "uri";
 const WAREHOUSE: &str = "warehouse";
@@ -21,6 +25,12 @@ const AUDIENCE: &str = "audience";
 const RESOURCE: &str = "resource";
 const VENDED_CREDENTIALS: &str = "vended_credentials";
 const CATALOG_NAME: &str = "catalog_name";
+const REGION: &str = "region";
+const ENDPOINT: &str = "endpoint";
+const CATALOG_ID: &str = "catalog_id";
+const ACCESS_KEY_ID: &str = "access_key_id";
+const SECRET_ACCESS_KEY: &str = "secret_access_key";
+const SESSION_TOKEN: &str = "session_token";
 
 /// `type = 'rest'`.
 #[derive(Debug, Default)]
@@ -118,6 +128,65 @@ impl CatalogConnector for SqlConnector {
 
     async fn open(&self, spec: &CatalogSpec) -> Result<Arc<dyn LakeCatalog>> {
         Ok(Arc::new(IcebergLake::open_sql(Self::read(spec)?).await?))
+    }
+}
+
+/// `type = 'glue'`.
+#[derive(Debug, Default)]
+pub struct GlueConnector;
+
+impl GlueConnector {
+    fn read(spec: &CatalogSpec) -> Result<GlueOptions> {
+        let option = |name: &str| spec.options.get(name).filter(|value| !value.is_empty()).cloned();
+        for (one, other) in
+            [(ACCESS_KEY_ID, SECRET_ACCESS_KEY), (SECRET_ACCESS_KEY, ACCESS_KEY_ID), (SESSION_TOKEN, ACCESS_KEY_ID)]
+        {
+            if option(one).is_some() && option(other).is_none() {
+                return Err(Error::invalid(format!(
+                    "option \"{one}\" of catalog \"{}\" needs option \"{other}\"",
+                    spec.name
+                )));
+            }
+        }
+        let endpoint = option(ENDPOINT);
+        if let Some(endpoint) = &endpoint {
+            match url::Url::parse(endpoint) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {}
+                _ => return Err(invalid(spec, ENDPOINT).with_hint("Use a URL, as in https://glue.example.org.")),
+            }
+        }
+        let own =
+            [(S3_REGION, REGION), (S3_KEY, ACCESS_KEY_ID), (S3_SECRET, SECRET_ACCESS_KEY), (S3_TOKEN, SESSION_TOKEN)];
+        let own = own.into_iter().filter_map(|(name, own)| Some((name.to_owned(), option(own)?)));
+        let credentials: StoreOptions = own.collect();
+        // The buckets are reached as Glue is, unless they have options of their own.
+        let mut store = store(spec)?;
+        let has = |store: &StoreOptions, names: &[&str]| names.iter().any(|name| store.contains_key(*name));
+        let (own_region, own_keys) = (has(&store, &[S3_REGION, CLIENT_REGION]), has(&store, &[S3_KEY]));
+        let shared = |name: &str| if name == S3_REGION { !own_region } else { !own_keys };
+        store.extend(credentials.clone().into_iter().filter(|(name, _)| shared(name)));
+        Ok(GlueOptions { credentials, endpoint, catalog_id: option(CATALOG_ID), warehouse: option(WAREHOUSE), store })
+    }
+}
+
+#[async_trait]
+impl CatalogConnector for GlueConnector {
+    fn kind(&self) -> &str {
+        "glue"
+    }
+
+    fn options(&self) -> Vec<&'static str> {
+        let own = [REGION, ENDPOINT, CATALOG_ID, WAREHOUSE, ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN];
+        own.into_iter().chain(STORE_OPTIONS.iter().copied()).collect()
+    }
+
+    fn check(&self, spec: &CatalogSpec) -> Result<()> {
+        Self::read(spec).map(|_| ())
+    }
+
+    async fn open(&self, spec: &CatalogSpec) -> Result<Arc<dyn LakeCatalog>> {
+        let opened = IcebergLake::open_glue(Self::read(spec)?, MetadataCache::DEFAULT_CAPACITY_BYTES);
+        Ok(Arc::new(opened.map_err(|e| e.with_context("catalog", &spec.name))?))
     }
 }
 

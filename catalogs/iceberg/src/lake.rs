@@ -13,12 +13,12 @@ use crate::commit::{
 use crate::error;
 use crate::in_flight::InFlight;
 use crate::new_table::{check_name, new_metadata, ours};
-use crate::pointers::{PointerMove, Pointers};
+use crate::pointers::{Pointed, PointerMove, Pointers, Swapped};
 use crate::rest::{Posted, RestCatalog};
 use crate::scan::MetadataCache;
 use crate::schema::to_arrow;
 use crate::state::TableState;
-use crate::storage::Storage;
+use crate::storage::{Storage, check_location};
 
 /// Parsed metadata files that are kept, in bytes of their JSON.
 const PARSED_METADATA_BYTES: u64 = 64 << 20;
@@ -28,8 +28,8 @@ const NAMED_BYTES: u64 = 32 << 20;
 /// Who knows where the metadata of a table is.
 #[derive(Debug)]
 pub(crate) enum Backend {
-    /// A row in a database; metadata files are ours to write.
-    Sql(Pointers),
+    /// Someone who keeps their locations; metadata files are ours to write.
+    Pointers(Box<dyn Pointers>),
     /// A server that takes changes and writes metadata files by itself.
     Rest(Arc<RestCatalog>),
 }
@@ -128,7 +128,7 @@ impl Lake {
     /// What a database that is gone looks like.
     #[cfg(test)]
     pub(crate) async fn close_database(&self) {
-        if let Backend::Sql(pointers) = &self.backend {
+        if let Backend::Pointers(pointers) = &self.backend {
             pointers.close().await;
         }
     }
@@ -160,7 +160,7 @@ impl Lake {
             return Err(Error::unavailable("the catalog cannot be read"));
         }
         match &self.backend {
-            Backend::Sql(pointers) => self.load_by_pointer(pointers, name).await,
+            Backend::Pointers(pointers) => self.load_by_pointer(pointers.as_ref(), name).await,
             Backend::Rest(rest) => {
                 let loaded = rest.load(name).await?;
                 let storage = rest.storage(&self.storage, name, &loaded)?;
@@ -174,7 +174,7 @@ impl Lake {
     pub(crate) fn has_passed(&self, base: &TableState, now: &TableState, branch: &str) -> bool {
         let tip = |state: &TableState| state.metadata.snapshot_for_ref(branch).map(|s| s.snapshot_id());
         match &self.backend {
-            Backend::Sql(_) => base.metadata_location != now.metadata_location,
+            Backend::Pointers(_) => base.metadata_location != now.metadata_location,
             Backend::Rest(_) => tip(base) != tip(now),
         }
     }
@@ -182,7 +182,7 @@ impl Lake {
     /// What a commit onto this state starts from.
     pub(crate) async fn base(&self, state: Arc<TableState>) -> Result<Base> {
         let json = match &self.backend {
-            Backend::Sql(_) => Some(self.json(&state).await?),
+            Backend::Pointers(_) => Some(self.json(&state).await?),
             Backend::Rest(_) => None,
         };
         Ok(Base { state, manifests: None, json })
@@ -204,7 +204,7 @@ impl Lake {
         Ok(json)
     }
 
-    async fn load_by_pointer(&self, pointers: &Pointers, name: &TableName) -> Result<Arc<TableState>> {
+    async fn load_by_pointer(&self, pointers: &dyn Pointers, name: &TableName) -> Result<Arc<TableState>> {
         let namespace = name.namespace().join(".");
         let mut last = None;
         // The metadata file may be removed between the two reads where the table moves on very fast.
@@ -275,7 +275,7 @@ impl Lake {
     /// Writes what was staged, then asks the catalog, once.
     pub(crate) async fn swap(&self, base: &Base, staged: Staged) -> Swap {
         match &self.backend {
-            Backend::Sql(pointers) => self.swap_pointer(pointers, base, staged).await,
+            Backend::Pointers(pointers) => self.swap_pointer(pointers.as_ref(), base, staged).await,
             Backend::Rest(rest) => self.post(rest, base, staged).await,
         }
     }
@@ -284,7 +284,7 @@ impl Lake {
     pub(crate) async fn swap_all(&self, mut parts: Vec<(Base, Staged)>) -> Swap<()> {
         if parts.len() > 1 {
             return match &self.backend {
-                Backend::Sql(pointers) => self.swap_pointers(pointers, parts).await,
+                Backend::Pointers(pointers) => self.swap_pointers(pointers.as_ref(), parts).await,
                 Backend::Rest(rest) => self.post_all(rest, parts).await,
             };
         }
@@ -297,7 +297,7 @@ impl Lake {
         }
     }
 
-    async fn swap_pointers(&self, pointers: &Pointers, parts: Vec<(Base, Staged)>) -> Swap<()> {
+    async fn swap_pointers(&self, pointers: &dyn Pointers, parts: Vec<(Base, Staged)>) -> Swap<()> {
         let (mut moves, mut made, mut expired) = (Vec::new(), Vec::new(), Vec::new());
         for (base, staged) in parts {
             if let Err(e) = self.storage.write_new(staged.files).await {
@@ -316,9 +316,10 @@ impl Lake {
             expired.extend(staged.expired);
         }
         match pointers.swap_all(moves).await {
-            Ok(true) => {}
-            Ok(false) => return Swap::Moved,
-            Err(e) => return Swap::Unknown(e),
+            Swapped::Done => {}
+            Swapped::Moved => return Swap::Moved,
+            Swapped::Refused(e) => return Swap::Refused(e),
+            Swapped::Unknown(e) => return Swap::Unknown(e),
         }
         #[cfg(test)]
         if self.lose_answer() {
@@ -355,7 +356,7 @@ impl Lake {
         }
     }
 
-    async fn swap_pointer(&self, pointers: &Pointers, base: &Base, staged: Staged) -> Swap {
+    async fn swap_pointer(&self, pointers: &dyn Pointers, base: &Base, staged: Staged) -> Swap {
         let name = &base.state.name;
         let namespace = name.namespace().join(".");
         let bytes = staged.json.as_ref().map_or(0, |json| json.bytes());
@@ -367,10 +368,12 @@ impl Lake {
             Ok(next) => next,
             Err(e) => return Swap::Refused(e),
         };
-        match pointers.swap(&namespace, &name.name, &base.state.metadata_location, &staged.location).await {
-            Ok(true) => {}
-            Ok(false) => return Swap::Moved,
-            Err(e) => return Swap::Unknown(e),
+        let pointed = Pointed { location: &staged.location, metadata: &metadata };
+        match pointers.swap(&namespace, &name.name, &base.state.metadata_location, pointed).await {
+            Swapped::Done => {}
+            Swapped::Moved => return Swap::Moved,
+            Swapped::Refused(e) => return Swap::Refused(e),
+            Swapped::Unknown(e) => return Swap::Unknown(e),
         }
         #[cfg(test)]
         if self.lose_answer() {
@@ -415,10 +418,9 @@ impl Lake {
     pub(crate) async fn create(&self, table: NewTable) -> Result<Arc<TableState>> {
         let name = table.name.clone();
         match &self.backend {
-            Backend::Sql(pointers) => {
+            Backend::Pointers(pointers) => {
                 let unseen = self.new_unseen(table).await?;
-                let location = &unseen.state.metadata_location;
-                pointers.create(&name.namespace().join("."), &name.name, location).await?;
+                self.put(pointers.as_ref(), &unseen.state).await.map_err(|(e, _)| e)?;
                 Ok(unseen.state)
             }
             Backend::Rest(rest) => {
@@ -430,22 +432,56 @@ impl Lake {
         }
     }
 
+    /// Puts a table that is there under a name.
+    pub(crate) async fn register(&self, name: &TableName, metadata_location: &str) -> Result<Arc<TableState>> {
+        check_location(metadata_location)?;
+        let location = match metadata_location {
+            path if path.starts_with('/') => format!("file://{path}"),
+            url if url.contains("://") || url.starts_with("file:/") => url.to_owned(),
+            other => {
+                return Err(Error::invalid(format!("\"{other}\" is no location of a file"))
+                    .with_hint("Use a URL, or a path that begins with a slash."));
+            }
+        };
+        let metadata_location = location.as_str();
+        match &self.backend {
+            Backend::Pointers(pointers) => {
+                pointers.check_name("table", &name.name)?;
+                let state = self.state_at(name, metadata_location).await?;
+                self.put(pointers.as_ref(), &state).await.map_err(|(e, _)| e)?;
+                Ok(state)
+            }
+            Backend::Rest(rest) => {
+                check_name("table", &name.name)?;
+                let found = rest.register(name, metadata_location).await?;
+                let storage = rest.storage(&self.storage, name, &found)?;
+                self.state(name, Arc::new(found.metadata), &found.metadata_location, storage)
+            }
+        }
+    }
+
     /// The first state of a new table, not yet under its name.
     pub(crate) async fn new_unseen(&self, table: NewTable) -> Result<Unseen> {
         let name = table.name.clone();
-        check_name("table", &name.name)?;
         match &self.backend {
-            Backend::Sql(pointers) => {
+            Backend::Pointers(pointers) => {
+                pointers.check_name("table", &name.name)?;
                 if pointers.get(&name.namespace().join("."), &name.name).await?.is_some() {
                     return Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")));
                 }
-                let metadata = new_metadata(&self.storage, &self.defaults, table)?;
+                let folder = match &table.location {
+                    None => pointers.folder(&name.namespace().join(".")).await?,
+                    Some(_) => None,
+                };
+                let folder = folder.as_deref().map(|f| f.trim_end_matches('/'));
+                let metadata = new_metadata(&self.storage, folder, &self.defaults, table)?;
                 let (location, file) = metadata_file(None, &metadata, &MetadataJson::of(&metadata)?)?;
                 self.storage.write_new(vec![(location.clone(), file)]).await?;
                 let state = self.state(&name, Arc::new(metadata), &location, self.storage.clone())?;
                 Ok(Unseen { state, updates: Vec::new(), files: Vec::new() })
             }
             Backend::Rest(rest) => {
+                check_name("table", &name.name)?;
                 let made = rest.create(&self.defaults, table, true).await?;
                 let storage = rest.storage(&self.storage, &name, &made)?;
                 let updates = from_nothing(&made.metadata);
@@ -461,7 +497,7 @@ impl Lake {
     pub(crate) async fn write_unseen(&self, unseen: &mut Unseen, data: &[String], staged: Staged) -> Result<()> {
         let state = &unseen.state;
         let files = match &self.backend {
-            Backend::Sql(_) => staged.files,
+            Backend::Pointers(_) => staged.files,
             Backend::Rest(_) => {
                 unseen.updates.extend(staged.updates);
                 staged.files.into_iter().filter(|(at, _)| *at != staged.location).collect()
@@ -477,21 +513,9 @@ impl Lake {
     /// Puts a new table under its name. The error comes with `true` where that is certain to have failed, so that the
     /// files may go.
     pub(crate) async fn publish(&self, unseen: &Unseen) -> Result<(), (Error, bool)> {
-        let (name, location) = (&unseen.state.name, &unseen.state.metadata_location);
-        let namespace = name.namespace().join(".");
+        let name = &unseen.state.name;
         match &self.backend {
-            Backend::Sql(pointers) => {
-                let Err(e) = pointers.create(&namespace, &name.name, location).await else { return Ok(()) };
-                if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) {
-                    return Err((e, true));
-                }
-                // The answer may be lost, and the table there.
-                match pointers.get(&namespace, &name.name).await {
-                    Ok(Some(found)) if found == *location => Ok(()),
-                    Ok(_) => Err((e, true)),
-                    Err(_) => Err((e, false)),
-                }
-            }
+            Backend::Pointers(pointers) => self.put(pointers.as_ref(), &unseen.state).await,
             Backend::Rest(rest) => {
                 let absent = [iceberg::TableRequirement::NotExist];
                 let e = match rest.commit(name, &absent, &unseen.updates).await {
@@ -512,10 +536,29 @@ impl Lake {
         }
     }
 
+    /// Puts a state whose files are written under its name. As for [`Self::publish`].
+    async fn put(&self, pointers: &dyn Pointers, state: &TableState) -> Result<(), (Error, bool)> {
+        let (namespace, name) = (state.name.namespace().join("."), &state.name.name);
+        let first = Pointed { location: &state.metadata_location, metadata: &state.metadata };
+        let Err(e) = pointers.create(&namespace, name, first).await else { return Ok(()) };
+        if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotFound) {
+            return Err((e, true));
+        }
+        // The answer may be lost, and the table there.
+        match pointers.get(&namespace, name).await {
+            Ok(Some(found)) if found == state.metadata_location => Ok(()),
+            Ok(_) => {
+                let failed = e.kind() != ErrorKind::CommitUnknown;
+                Err((e, failed))
+            }
+            Err(_) => Err((e, false)),
+        }
+    }
+
     /// Removes what was written for a table that has no name.
     pub(crate) async fn remove_unseen(&self, unseen: &Unseen) -> Result<()> {
         match &self.backend {
-            Backend::Sql(_) => self.storage.delete_tree(unseen.state.metadata.location()).await,
+            Backend::Pointers(_) => self.storage.delete_tree(unseen.state.metadata.location()).await,
             Backend::Rest(_) => unseen.state.storage.delete(unseen.files.clone()).await,
         }
     }
@@ -523,7 +566,7 @@ impl Lake {
     /// Forgets the table, if it is the expected one; with `purge`, its files are removed as well.
     pub(crate) async fn drop_table(&self, name: &TableName, expected: Option<Uuid>, purge: bool) -> Result<()> {
         let pointers = match &self.backend {
-            Backend::Sql(pointers) => pointers,
+            Backend::Pointers(pointers) => pointers,
             Backend::Rest(rest) => return rest.drop_table(name, expected, purge).await,
         };
         let namespace = name.namespace().join(".");

@@ -1,7 +1,7 @@
 //! Iceberg tables: where they are listed, how they are read, written, committed and kept small.
 //!
 //! ```text
-//!              IcebergLake ── pointers (SQLite or PostgreSQL, Iceberg's JDBC layout)
+//!              IcebergLake ── pointers/ (SQLite or PostgreSQL, Iceberg's JDBC layout), glue/ (AWS Glue)
 //!                    │      └─ rest/ (a server behind Iceberg's REST protocol)
 //!                    │
 //!          load ─────┼───────────► TableState (one metadata file, unchanging)
@@ -15,6 +15,7 @@
 //! [`Storage`] (the only place that writes files). A commit is files first, then one compare-and-swap of the
 //! table's row; nothing is visible before, and nothing is ever half visible.
 
+mod add_files;
 mod alter;
 mod attempts;
 mod blobs;
@@ -22,6 +23,7 @@ mod catalog;
 #[cfg(test)]
 mod certify;
 mod change;
+mod cherrypick;
 mod commit;
 mod compact;
 mod connector;
@@ -29,6 +31,7 @@ mod default_values;
 mod defaults;
 mod draft;
 mod error;
+mod glue;
 mod in_flight;
 mod lake;
 mod lineage;
@@ -41,6 +44,7 @@ mod properties;
 mod references;
 mod rest;
 mod rewrite;
+mod rewrite_manifests;
 pub mod scan;
 pub mod schema;
 mod sort_order;
@@ -57,7 +61,8 @@ mod writer;
 
 pub use blobs::WarehouseBlobs;
 pub use catalog::{HOME_CATALOG, IcebergLake, SqlLakeOptions};
-pub use connector::{RestConnector, SqlConnector};
+pub use connector::{GlueConnector, RestConnector, SqlConnector};
+pub use glue::GlueOptions;
 pub use pointers::Database;
 pub use rest::RestOptions;
 pub use scan::MetadataCache;

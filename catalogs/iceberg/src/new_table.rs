@@ -77,8 +77,10 @@ pub(crate) fn checked(defaults: &BTreeMap<String, String>, table: &NewTable) -> 
     Ok(Checked { schema, spec, order, properties: all, version })
 }
 
+/// `within` is the folder of the table's namespace, where the catalog gives it one.
 pub(crate) fn new_metadata(
     storage: &Storage,
+    within: Option<&str>,
     defaults: &BTreeMap<String, String>,
     table: NewTable,
 ) -> Result<TableMetadata> {
@@ -91,8 +93,22 @@ pub(crate) fn new_metadata(
             if plain { format!("file://{location}") } else { location }
         }
         None => {
-            let folders: Vec<String> = table.name.namespace().iter().map(|n| folder(n)).collect();
-            format!("{}/{}/{}{}", storage.warehouse(), folders.join("/"), folder(&table.name.name), ours(uuid))
+            let within = match within {
+                Some(within) => {
+                    check_location(within)?;
+                    within.to_owned()
+                }
+                None if storage.warehouse().is_empty() => {
+                    return Err(Error::invalid(format!("no place is known for table \"{}\"", table.name)).with_hint(
+                        "Give the catalog the option \"warehouse\", or the database in the catalog a location.",
+                    ));
+                }
+                None => {
+                    let folders: Vec<String> = table.name.namespace().iter().map(|n| folder(n)).collect();
+                    format!("{}/{}", storage.warehouse(), folders.join("/"))
+                }
+            };
+            format!("{within}/{}{}", folder(&table.name.name), ours(uuid))
         }
     };
     let builder = TableMetadataBuilder::new(schema.as_ref().clone(), spec, order, location, version, properties)

@@ -203,6 +203,16 @@ fn step(
         ReferenceChange::SetCurrent(to) => {
             Ok(main_at(version::find(table, metadata, references, to)?.snapshot.snapshot_id()))
         }
+        ReferenceChange::Advance(to) => {
+            let snapshot = version::find(table, metadata, references, to)?.snapshot;
+            if snapshot.parent_snapshot_id() != metadata.current_snapshot_id() {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!("snapshot {} was not made of the current one", snapshot.snapshot_id()),
+                ));
+            }
+            Ok(main_at(snapshot.snapshot_id()))
+        }
         ReferenceChange::Rollback(to) => Ok(main_at(rolled_back(table, metadata, references, to)?)),
     }
 }
@@ -244,7 +254,7 @@ fn has_no_nulls(metadata: &TableMetadata, snapshot_id: i64) -> Result<()> {
 }
 
 /// A snapshot and those that it descends from, newest first.
-fn line(metadata: &TableMetadata, from: Option<i64>) -> impl Iterator<Item = i64> {
+pub(crate) fn line(metadata: &TableMetadata, from: Option<i64>) -> impl Iterator<Item = i64> {
     let mut seen = HashSet::new();
     let parent = |id: &i64| metadata.snapshot_by_id(*id).and_then(|s| s.parent_snapshot_id());
     std::iter::successors(from, parent).take_while(move |id| seen.insert(*id))

@@ -9,15 +9,17 @@ use iceberg::spec::{
     DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
 };
 use tidewater_catalogs::{
-    Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
-    ReferenceChange, Result, RowOrder, Runner, SnapshotInfo, StagedFiles, TableChange, TableCompaction, TableDraft,
-    TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
+    AddedFiles, Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
+    ReferenceChange, Result, RewrittenManifests, RowOrder, Runner, SnapshotInfo, StagedFiles, TableChange,
+    TableCompaction, TableDraft, TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
+use crate::add_files;
 use crate::alter;
 use crate::attempts::Commit;
 use crate::change::RowChange;
+use crate::cherrypick;
 use crate::commit::anchor::{self, COMMIT_UUID};
 use crate::commit::{Base, Change, Removal, Staged, references, stage};
 use crate::compact::Compaction;
@@ -27,6 +29,7 @@ use crate::lake::Lake;
 use crate::metadata_tables::{self, Told};
 use crate::ndv;
 use crate::onto::Onto;
+use crate::rewrite_manifests;
 use crate::scan;
 use crate::schema::without_ids;
 use crate::sort_order::sort_fields;
@@ -302,6 +305,20 @@ impl LakeTable for IcebergTable {
     async fn vacuum(&self, retention: VacuumRetention, dry_run: bool) -> Result<Vacuumed> {
         self.of_table("removing files")?;
         vacuum::vacuum(&self.lake, Arc::clone(&self.state), retention, dry_run).await
+    }
+
+    async fn add_files(&self, source: &str) -> Result<AddedFiles> {
+        add_files::add_files(&self.lake, Arc::clone(&self.state), source)
+            .await
+            .map_err(|e| e.with_context("table", &self.state.name))
+    }
+
+    async fn rewrite_manifests(&self) -> Result<RewrittenManifests> {
+        rewrite_manifests::rewrite_manifests(&self.lake, &self.state).await
+    }
+
+    async fn cherrypick(&self, snapshot_id: i64) -> Result<i64> {
+        cherrypick::cherrypick(&self.lake, &self.state, snapshot_id).await
     }
 
     fn change(&self, kind: ChangeKind) -> Result<Arc<dyn TableChange>> {

@@ -282,8 +282,8 @@ async fn what_cannot_be_partitioned_by_is_refused() {
     table.properties.insert("write.parquet.compression-codec".to_string(), "brotli9".to_string());
     assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     let mut table = new_table("t", vec![]);
-    table.properties.insert("format-version".to_string(), "3".to_string());
-    assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    table.properties.insert("format-version".to_string(), "4".to_string());
+    assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 /// A failing CREATE TABLE AS dropped whatever stood under its name: also a table that another session had made there

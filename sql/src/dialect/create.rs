@@ -161,7 +161,7 @@ pub(super) fn connection_options(c: &mut Cursor<'_>) -> Parsed<Options> {
 fn is_sensitive(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["password", "credential", "token", "secret", "private_key"].iter().any(|w| name.ends_with(w))
-        || ["secret-access-key", "account-key", "credentials-json", "connection-string"]
+        || ["secret-access-key", "secret_access_key", "account-key", "credentials-json", "connection-string"]
             .iter()
             .any(|w| name.ends_with(w))
         || matches!(name.as_str(), "ssl.key.pem" | "sasl.oauthbearer.config")

@@ -1,47 +1,71 @@
 //! CALL of the procedures that a table has, by the names that Spark's extensions for Iceberg give them.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use sqlparser::ast::{Expr, Value};
 use tidewater_catalogs::{DEFAULT_CATALOG, DefinitionKind, LakeTable, ReferenceChange, SYSTEM_CATALOG, TableVersion};
 
-use super::analyze;
-use super::reference;
 use super::show::{self, Cell};
+use super::{analyze, reference, schema};
 use crate::dialect::{Call, Name, parse_name, quote_ident};
 use crate::error::Result;
+use crate::plan::relation::new_name;
 use crate::plan::{Planner, Purpose, time_travel};
-use crate::run::guard;
+use crate::run::{detached, guard};
 use crate::session::{Outcome, ResultColumn, RowsTag, StatementContext};
 use crate::{SqlError, SqlState};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Procedure {
+    AddFiles,
+    CherrypickSnapshot,
     FastForward,
+    RegisterTable,
+    RewriteManifests,
     RollbackToSnapshot,
     RollbackToTimestamp,
     SetCurrentSnapshot,
     ComputeTableStats,
 }
 
-use Procedure::{ComputeTableStats, FastForward, RollbackToSnapshot, RollbackToTimestamp, SetCurrentSnapshot};
+use Procedure::{
+    AddFiles, CherrypickSnapshot, ComputeTableStats, FastForward, RegisterTable, RewriteManifests, RollbackToSnapshot,
+    RollbackToTimestamp, SetCurrentSnapshot,
+};
 
 /// Name, parameters in order.
-const PROCEDURES: [(&str, Procedure, &[&str]); 5] = [
+const PROCEDURES: [(&str, Procedure, &[&str]); 9] = [
+    ("add_files", AddFiles, &["table", "source_table"]),
+    ("cherrypick_snapshot", CherrypickSnapshot, &["table", "snapshot_id"]),
     ("compute_table_stats", ComputeTableStats, &["table"]),
     ("fast_forward", FastForward, &["table", "branch", "to"]),
+    ("register_table", RegisterTable, &["table", "metadata_file"]),
+    ("rewrite_manifests", RewriteManifests, &["table"]),
     ("rollback_to_snapshot", RollbackToSnapshot, &["table", "snapshot_id"]),
     ("rollback_to_timestamp", RollbackToTimestamp, &["table", "timestamp"]),
     ("set_current_snapshot", SetCurrentSnapshot, &["table", "snapshot_id", "ref"]),
 ];
 
 pub(super) fn columns(call: &Call) -> Result<Vec<ResultColumn>> {
-    let (text, number) = (DataType::Utf8, DataType::Int64);
+    let numbers = |names: &[&'static str]| {
+        let columns: Vec<_> = names.iter().map(|name| (*name, DataType::Int64)).collect();
+        show::columns(&columns)
+    };
     Ok(match procedure(call)?.1 {
-        FastForward => {
-            show::columns(&[("branch_updated", text), ("previous_ref", number.clone()), ("updated_ref", number)])
+        AddFiles => numbers(&["added_files_count", "changed_partition_count"]),
+        CherrypickSnapshot => numbers(&["source_snapshot_id", "current_snapshot_id"]),
+        FastForward => show::columns(&[
+            ("branch_updated", DataType::Utf8),
+            ("previous_ref", DataType::Int64),
+            ("updated_ref", DataType::Int64),
+        ]),
+        RegisterTable => numbers(&["current_snapshot_id", "total_records_count", "total_data_files_count"]),
+        RewriteManifests => numbers(&["rewritten_manifests_count", "added_manifests_count"]),
+        RollbackToSnapshot | RollbackToTimestamp | SetCurrentSnapshot => {
+            numbers(&["previous_snapshot_id", "current_snapshot_id"])
         }
-        ComputeTableStats => show::columns(&[("column_name", text), ("distinct_values", number)]),
-        _ => show::columns(&[("previous_snapshot_id", number.clone()), ("current_snapshot_id", number)]),
+        ComputeTableStats => show::columns(&[("column_name", DataType::Utf8), ("distinct_values", DataType::Int64)]),
     })
 }
 
@@ -54,22 +78,89 @@ pub(super) async fn call(ctx: &StatementContext<'_>, call: &Call) -> Result<Outc
         let row = |(column, n): (String, u64)| vec![Cell::from(column), Cell::from(i64::try_from(n).ok())];
         return show::outcome(columns(call)?, counted.into_iter().map(row).collect(), RowsTag::Call);
     }
-    let (table, change) = guard(&ctx.cancel, ctx.deadline, async {
-        let change = change(ctx, procedure, &arguments).await?;
-        let table = reference::find(ctx, &name).await?;
-        let table = table.ok_or_else(|| SqlError::undefined_table(name.0.join(".")))?;
-        if procedure != FastForward {
-            keeps_no_flow(ctx, table.as_ref()).await?;
+    let row = match procedure {
+        RegisterTable => register(ctx, &name, arguments.text("metadata_file")?).await?,
+        AddFiles => {
+            let source = path(arguments.text("source_table")?)?.to_owned();
+            let table = found(ctx, &name).await?;
+            let added = detached(ctx, async move { Ok(table.add_files(&source).await?) }).await?;
+            vec![cell(added.files), cell(added.partitions)]
         }
-        Ok((table, change))
-    })
-    .await?;
+        RewriteManifests => {
+            let table = found(ctx, &name).await?;
+            let done = detached(ctx, async move { Ok(table.rewrite_manifests().await?) }).await?;
+            vec![cell(done.rewritten), cell(done.added)]
+        }
+        CherrypickSnapshot => {
+            let id = arguments.number("snapshot_id")?;
+            let table = found(ctx, &name).await?;
+            let current = detached(ctx, async move { Ok(table.cherrypick(id).await?) }).await?;
+            vec![Some(id).into(), Some(current).into()]
+        }
+        ComputeTableStats => return Err(SqlError::internal("counting values gives several rows")),
+        FastForward | RollbackToSnapshot | RollbackToTimestamp | SetCurrentSnapshot => {
+            move_reference(ctx, procedure, &arguments, &name).await?
+        }
+    };
+    show::outcome(columns(call)?, vec![row], RowsTag::Call)
+}
+
+fn cell(count: u64) -> Cell {
+    i64::try_from(count).ok().into()
+}
+
+async fn found(ctx: &StatementContext<'_>, name: &Name) -> Result<Arc<dyn LakeTable>> {
+    let table = guard(&ctx.cancel, ctx.deadline, reference::find(ctx, name)).await?;
+    table.ok_or_else(|| SqlError::undefined_table(name.0.join(".")))
+}
+
+async fn move_reference(
+    ctx: &StatementContext<'_>,
+    procedure: Procedure,
+    arguments: &Arguments<'_>,
+    name: &Name,
+) -> Result<Vec<Cell>> {
+    let change = guard(&ctx.cancel, ctx.deadline, change(ctx, procedure, arguments)).await?;
+    let table = found(ctx, name).await?;
+    if procedure != FastForward {
+        guard(&ctx.cancel, ctx.deadline, keeps_no_flow(ctx, table.as_ref())).await?;
+    }
     let moved = reference::change(ctx, table, change).await?;
     let mut row: Vec<Cell> = vec![moved.before.into(), moved.after.into()];
     if procedure == FastForward {
         row.insert(0, arguments.text("branch")?.into());
     }
-    show::outcome(columns(call)?, vec![row], RowsTag::Call)
+    Ok(row)
+}
+
+async fn register(ctx: &StatementContext<'_>, name: &Name, metadata_file: &str) -> Result<Vec<Cell>> {
+    let name = new_name(ctx.settings, name)?;
+    guard(&ctx.cancel, ctx.deadline, schema::require_schema(ctx.engine, &name)).await?;
+    let _names = schema::lock_names(ctx).await?;
+    if let Some(found) = guard(&ctx.cancel, ctx.deadline, schema::find_relation(ctx.engine, &name)).await? {
+        return Err(schema::relation_exists(&name, found));
+    }
+    let (engine, file) = (Arc::clone(ctx.engine), metadata_file.to_owned());
+    let table = detached(ctx, async move { Ok(engine.lake.register_table(&name, &file).await?) }).await?;
+    let snapshot = table.info().current_snapshot.clone();
+    let total = |key: &str| snapshot.as_ref().and_then(|s| s.summary.get(key)?.parse::<i64>().ok());
+    Ok(vec![
+        snapshot.as_ref().map(|s| s.snapshot_id).into(),
+        total("total-records").into(),
+        total("total-data-files").into(),
+    ])
+}
+
+/// A path, or one as Spark writes it: `parquet`.`path`.
+fn path(text: &str) -> Result<&str> {
+    let Some(rest) = text.trim().strip_prefix('`') else { return Ok(text) };
+    let quoted = rest.split_once("`.`").and_then(|(format, path)| Some((format, path.strip_suffix('`')?)));
+    match quoted {
+        Some((format, path)) if format.eq_ignore_ascii_case("parquet") => Ok(path),
+        Some((format, _)) => Err(SqlError::unsupported(format!("files of format {format} cannot be added"))
+            .with_hint("Tables have Parquet files.")),
+        None => Err(invalid("source_table", "a path, or `parquet`.`path`")),
+    }
 }
 
 async fn change(
@@ -78,7 +169,6 @@ async fn change(
     arguments: &Arguments<'_>,
 ) -> Result<ReferenceChange> {
     Ok(match procedure {
-        ComputeTableStats => return Err(SqlError::internal("counting values changes no reference")),
         FastForward => {
             let (branch, to) = (arguments.text("branch")?, arguments.text("to")?);
             reference::not_of_flows(branch)?;
@@ -100,6 +190,9 @@ async fn change(
                 ));
             }
         }),
+        AddFiles | CherrypickSnapshot | ComputeTableStats | RegisterTable | RewriteManifests => {
+            return Err(SqlError::internal("a procedure that moves no reference"));
+        }
     })
 }
 

@@ -5,6 +5,8 @@
 //! says where it is: `TIDEWATER_TEST_REST`, `TIDEWATER_TEST_POSTGRES`, `TIDEWATER_TEST_STORES` (JSON).
 
 mod catalogs;
+mod glue;
+mod glue_server;
 mod processes;
 mod proxy;
 mod stores;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 use tidewater_catalogs::{CatalogConnector, CatalogSpec, LakeCatalog};
 
-use crate::{RestConnector, SqlConnector};
+use crate::{GlueConnector, RestConnector, SqlConnector};
 
 pub(crate) type Options = BTreeMap<String, String>;
 
@@ -31,6 +33,7 @@ fn part(variable: &str) -> Options {
 /// Opened as CREATE CATALOG opens it; each call is another handle that shares nothing with the others.
 pub(crate) async fn open(spec: &CatalogSpec) -> Arc<dyn LakeCatalog> {
     match spec.kind.as_str() {
+        "glue" => GlueConnector.open(spec).await.unwrap(),
         "rest" => RestConnector.open(spec).await.unwrap(),
         "sql" => SqlConnector.open(spec).await.unwrap(),
         other => panic!("no catalogs of type {other}"),

@@ -276,12 +276,11 @@ impl Commit for Rows<'_> {
             },
             commit: self.commit,
             add,
-            add_sequence: None,
             add_deletes: self.outcome.deletes.clone(),
             remove: Removal::Files(self.outcome.remove.clone()),
             summary: BTreeMap::from([(COMMIT_UUID.to_string(), self.commit.to_string())]),
-            anchor: None,
             branch: onto.branch().map(str::to_owned),
+            ..Change::default()
         };
         stage(&base, change, lake.now_ms()).await
     }

@@ -35,6 +35,17 @@ pub(crate) async fn of(state: &TableState, snapshot: Option<&Snapshot>) -> Resul
     Ok(list.consume_entries().into_iter().collect())
 }
 
+/// Locations of all data files of a state.
+pub(crate) async fn listed(state: &TableState) -> Result<HashSet<String>> {
+    let mut paths = HashSet::new();
+    for manifest in current(state).await?.iter().filter(|m| m.content == ManifestContentType::Data) {
+        let manifest = state.cache.manifest(&state.storage, &state.metadata, manifest).await?;
+        let alive = manifest.entries().iter().filter(|entry| entry.is_alive());
+        paths.extend(alive.map(|entry| entry.file_path().to_string()));
+    }
+    Ok(paths)
+}
+
 pub(crate) async fn load(state: &TableState, manifest: &ManifestFile) -> Result<Manifest> {
     parse(&state.storage, &state.metadata, manifest)
         .await?
@@ -189,12 +200,12 @@ pub(crate) async fn without(
 }
 
 /// A living entry that is written anew, its file with all that it inherits.
-struct Entry<'a> {
-    entry: &'a ManifestEntryRef,
-    file: DataFile,
+pub(super) struct Entry<'a> {
+    pub(super) entry: &'a ManifestEntryRef,
+    pub(super) file: DataFile,
 }
 
-fn entries_to_keep<'a>(source: &ManifestFile, manifest: &'a Manifest) -> Result<Vec<Entry<'a>>> {
+pub(super) fn entries_to_keep<'a>(source: &ManifestFile, manifest: &'a Manifest) -> Result<Vec<Entry<'a>>> {
     let ids = first_row_ids(source, manifest.entries());
     let alive = manifest.entries().iter().zip(ids).filter(|(entry, _)| entry.is_alive());
     let whole = alive.map(|(entry, id)| {
@@ -212,7 +223,7 @@ impl Entry<'_> {
     }
 
     /// As it was.
-    fn keep(self, writer: &mut ManifestWriter, source: &ManifestFile) -> iceberg::Result<()> {
+    pub(super) fn keep(self, writer: &mut ManifestWriter, source: &ManifestFile) -> iceberg::Result<()> {
         let (sequence, file_sequence) = self.sequence(source);
         let snapshot = self.entry.snapshot_id().unwrap_or(source.added_snapshot_id);
         writer.add_existing_file(self.file, snapshot, sequence, Some(file_sequence))
@@ -292,7 +303,7 @@ fn with_avro_names(schema: &SchemaRef, spec: PartitionSpec) -> Result<PartitionS
 }
 
 /// Builds a manifest in memory: where and when it is written is the caller's business.
-async fn encode(
+pub(super) async fn encode(
     namer: &mut Namer<'_>,
     content: ManifestContentType,
     schema: SchemaRef,

@@ -13,6 +13,7 @@ use super::anchor;
 use super::listed::Listed;
 use super::manifests::{self, Namer, NewFile};
 use super::metadata_json::MetadataJson;
+use super::regroup;
 use super::summary::summary;
 use crate::error;
 use crate::properties::{self as p, MetadataCodec};
@@ -135,6 +136,8 @@ pub(crate) struct Change {
     pub(crate) add: Vec<(i32, DataFile)>,
     /// Where the rows of `add` are older than the snapshot: what deletes by key reaches rows with smaller ones.
     pub(crate) add_sequence: Option<i64>,
+    /// Manifests of all files that stay are written anew.
+    pub(crate) regroup: bool,
     /// Files of position deletes, or deletion vectors.
     pub(crate) add_deletes: Vec<(i32, DataFile)>,
     pub(crate) remove: Removal,
@@ -152,6 +155,7 @@ impl Default for Change {
             commit: Uuid::nil(),
             add: Vec::new(),
             add_sequence: None,
+            regroup: false,
             add_deletes: Vec::new(),
             remove: Removal::default(),
             summary: BTreeMap::new(),
@@ -209,12 +213,18 @@ pub(crate) async fn stage(base: &Base, change: Change, now_ms: i64) -> Result<St
     let mut namer = Namer::new(metadata, change.commit, snapshot_id);
 
     let without = manifests::without(state, &mut namer, before, &change.remove, &mut files).await?;
-    let summary = summary(parent.map(|s| s.summary()), &change, &without.removed);
-    let Change { operation, add, add_sequence, add_deletes, anchor, .. } = change;
+    let mut summary = summary(parent.map(|s| s.summary()), &change, &without.removed);
+    let Change { operation, add, add_sequence, add_deletes, anchor, regroup, .. } = change;
     let mut all = manifests::added(&mut namer, ManifestContentType::Data, add, add_sequence, &mut files).await?;
     all.extend(manifests::added(&mut namer, ManifestContentType::Deletes, add_deletes, None, &mut files).await?);
     all.extend(without.rewritten);
-    all.extend(manifests::merged(state, &mut namer, without.kept, &mut files).await?);
+    if regroup {
+        let regrouped = regroup::regrouped(state, &mut namer, without.kept, &mut files).await?;
+        summary.extend(regrouped.summary());
+        all.extend(regrouped.manifests);
+    } else {
+        all.extend(manifests::merged(state, &mut namer, without.kept, &mut files).await?);
+    }
     let manifests::List { manifests: all, file: list, new_rows } =
         manifests::list(&namer, parent_id, sequence_number, all).await?;
     let list_location = list.0.clone();

@@ -82,6 +82,13 @@ pub(super) struct NewTableRequest<'a> {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) struct Registration<'a> {
+    pub name: &'a str,
+    pub metadata_location: &'a str,
+}
+
+#[derive(Serialize)]
 pub(super) struct Commit<'a> {
     pub identifier: FullName<'a>,
     pub requirements: &'a [TableRequirement],

@@ -31,7 +31,10 @@ use uuid::Uuid;
 use crate::lake::another;
 use crate::new_table::{FORMAT_VERSION, checked};
 use crate::storage::{Renew, Storage, StoreOptions, Vended, is_credential, is_store_option};
-use api::{Commit, FullName, Namespaces, NewNamespace, NewTableRequest, TableAnswer, Tables, Transaction, segment};
+use api::{
+    Commit, FullName, Namespaces, NewNamespace, NewTableRequest, Registration, TableAnswer, Tables, Transaction,
+    segment,
+};
 use client::{Answer, Client, NoAnswer, Request, parse, refusal};
 
 /// How often a request that changes nothing is sent, where there is no answer or one of 5xx.
@@ -201,30 +204,40 @@ impl RestCatalog {
         };
         let session = self.client.session().await?;
         let path = format!("namespaces/{}/tables", session.namespace(&name.namespace()));
-        let body = Some(to_json(&body)?);
-        let request = Request { method: Method::POST, path, query: Vec::new(), body, what: &what };
+        let loaded = self.make(name, path, to_json(&body)?, !stage, &what).await?;
+        let found = loaded.metadata.format_version();
+        if found != made.version {
+            let e = Error::unsupported(format!("the catalog makes tables of format version {found} alone"));
+            return Err(if stage { e } else { e.with_detail("The table was made, and is empty.") });
+        }
+        Ok(loaded)
+    }
+
+    /// Puts a table that is there under a name.
+    pub(crate) async fn register(&self, name: &TableName, metadata_location: &str) -> Result<Loaded> {
+        let what = format!("register table \"{name}\"");
+        let session = self.client.session().await?;
+        let path = format!("namespaces/{}/register", session.namespace(&name.namespace()));
+        self.make(name, path, to_json(&Registration { name: &name.name, metadata_location })?, true, &what).await
+    }
+
+    /// `seen`: the table is there when this is answered.
+    async fn make(&self, name: &TableName, path: String, body: Vec<u8>, seen: bool, what: &str) -> Result<Loaded> {
+        let request = Request { method: Method::POST, path, query: Vec::new(), body: Some(body), what };
         let answer = match self.client.send(&request).await {
             Ok(answer) => answer,
-            Err(NoAnswer::Lost(e)) if !stage => {
+            Err(NoAnswer::Lost(e)) if seen => {
                 return Err(e.with_detail("The table may have been made.").with_hint("Look before you make it again."));
             }
             Err(e) => return Err(e.error()),
         };
         match answer.status {
-            StatusCode::OK => {
-                let loaded = self.loaded(&what, answer).await?;
-                if loaded.metadata.format_version() != made.version {
-                    let found = loaded.metadata.format_version();
-                    let e = Error::unsupported(format!("the catalog makes tables of format version {found} alone"));
-                    return Err(if stage { e } else { e.with_detail("The table was made, and is empty.") });
-                }
-                Ok(loaded)
-            }
+            StatusCode::OK => self.loaded(what, answer).await,
             StatusCode::NOT_FOUND => Err(Error::not_found(format!("schema \"{}\" does not exist", name.schema))),
             StatusCode::CONFLICT => {
                 Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{name}\" already exists")))
             }
-            _ => Err(refusal(&what, &answer)),
+            _ => Err(refusal(what, &answer)),
         }
     }
 

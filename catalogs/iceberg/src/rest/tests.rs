@@ -90,7 +90,10 @@ async fn serve(
     calls.lock().push(call.clone());
     if let Some((status, body)) = reply(&call) {
         let length = body.len();
-        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
+        // What a store says of each object.
+        let object = "etag: \"1\"\r\nlast-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
+        let answer =
+            format!("HTTP/1.1 {status} X\r\n{object}content-length: {length}\r\nconnection: close\r\n\r\n{body}");
         client.write_all(answer.as_bytes()).await.unwrap();
     }
 }
@@ -98,7 +101,7 @@ async fn serve(
 fn table_answer(extra: &str) -> String {
     let mut table = new_table("t", vec![]);
     table.location = Some("s3://b/w/t".to_string());
-    let metadata = new_metadata(&Storage::of_tables(&Default::default()), &Default::default(), table).unwrap();
+    let metadata = new_metadata(&Storage::of_tables(&Default::default()), None, &Default::default(), table).unwrap();
     let metadata = serde_json::to_string(&metadata).unwrap();
     format!(r#"{{"metadata-location":"s3://b/w/t/metadata/1.json","metadata":{metadata}{extra}}}"#)
 }
@@ -198,6 +201,64 @@ async fn the_catalog_says_where_and_how() {
     // Asked once.
     catalog.load(&name()).await.unwrap();
     assert_eq!(server.count("/v1/config"), 1);
+}
+
+/// A scan or a writer keeps the stores that it began with, for longer than credentials last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_stores_go_on_with_renewed_credentials() {
+    let store =
+        Server::start(|call| Some((200, if call.line.starts_with("GET") { "data" } else { "" }.to_string()))).await;
+    let keys = |store: &Server| -> Vec<String> {
+        let key = |call: &Call| {
+            let signed = call.authorization.clone().unwrap();
+            signed.split("Credential=").nth(1).unwrap().split('/').next().unwrap().to_string()
+        };
+        store.calls.lock().drain(..).map(|call| key(&call)).collect()
+    };
+    let (loads, endpoint) = (Arc::new(AtomicUsize::new(0)), store.uri.clone());
+    let counted = Arc::clone(&loads);
+    let server = Server::start(move |call| {
+        config(call, PLAIN).or_else(|| {
+            let n = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            // Renewed two minutes before their end: the first and the second in two seconds.
+            let life_ms = if n < 3 { 122_000 } else { 3_600_000 };
+            let end = chrono::Utc::now().timestamp_millis() + life_ms;
+            let with = format!(
+                r#","config":{{"s3.endpoint":"{endpoint}","s3.region":"r","s3.access-key-id":"key{n}",
+                "s3.secret-access-key":"s","s3.session-token-expires-at-ms":"{end}"}}"#
+            );
+            Some((200, table_answer(&with)))
+        })
+    })
+    .await;
+    let mut options = server.options();
+    options.vended_credentials = true;
+    let catalog = Arc::new(RestCatalog::new(options).unwrap());
+    let loaded = catalog.load(&name()).await.unwrap();
+    let storage = catalog.storage(&Storage::of_tables(&Default::default()), &name(), &loaded).unwrap();
+    let at = |n: usize| format!("s3://b/w/t/{n}");
+
+    assert_eq!(storage.read(&at(0)).await.unwrap().as_ref(), b"data");
+    storage.put_new(&at(1), "new".into()).await.unwrap();
+    assert_eq!((keys(&store), loads.load(Ordering::SeqCst)), (vec!["key1".to_string(); 2], 1));
+    for (round, key) in [(2, "key2"), (3, "key3")] {
+        tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+        // All at once, as the parts of a scan and of a writer ask; one of them has the credentials renewed.
+        let reads = futures::future::join_all((0..8).map(|n| {
+            let (storage, at) = (storage.clone(), at(n));
+            async move { storage.read(&at).await }
+        }));
+        let writes = storage.write_new((10..14).map(|n| (at(n), "new".into())).collect());
+        let (read, written) = tokio::join!(reads, writes);
+        written.unwrap();
+        assert!(read.iter().all(Result::is_ok));
+        assert_eq!(keys(&store), vec![key.to_string(); 12]);
+        assert_eq!(loads.load(Ordering::SeqCst), round);
+    }
+    // Good for an hour.
+    tokio::time::sleep(std::time::Duration::from_millis(2_100)).await;
+    storage.read(&at(0)).await.unwrap();
+    assert_eq!((keys(&store), loads.load(Ordering::SeqCst)), (vec!["key3".to_string()], 3));
 }
 
 #[tokio::test]

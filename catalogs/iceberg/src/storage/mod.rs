@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tidewater_catalogs::Result;
 
 use location::{Kind, ObjectLocation};
-pub(crate) use options::is_credential;
+pub(crate) use options::{CLIENT_REGION, S3_KEY, S3_REGION, S3_SECRET, S3_TOKEN, aws_credentials, is_credential};
 pub use options::{STORE_OPTIONS, StoreOptions, check_store_options, is_store_option};
 use upload::{Permits, Upload};
 pub(crate) use vended::{Renew, Vended};

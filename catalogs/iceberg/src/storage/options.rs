@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3Builder, AwsCredential};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider};
 use object_store::azure::{AzureAccessKey, AzureCredential, MicrosoftAzureBuilder};
 use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::{
@@ -51,12 +51,12 @@ pub const STORE_OPTIONS: &[&str] = &[
 ];
 
 const S3_ENDPOINT: &str = "s3.endpoint";
-const S3_KEY: &str = "s3.access-key-id";
-const S3_SECRET: &str = "s3.secret-access-key";
-const S3_TOKEN: &str = "s3.session-token";
+pub(crate) const S3_KEY: &str = "s3.access-key-id";
+pub(crate) const S3_SECRET: &str = "s3.secret-access-key";
+pub(crate) const S3_TOKEN: &str = "s3.session-token";
 pub(super) const S3_TOKEN_EXPIRES: &str = "s3.session-token-expires-at-ms";
-const S3_REGION: &str = "s3.region";
-const CLIENT_REGION: &str = "client.region";
+pub(crate) const S3_REGION: &str = "s3.region";
+pub(crate) const CLIENT_REGION: &str = "client.region";
 const S3_PATH_STYLE: &str = "s3.path-style-access";
 const S3_ANONYMOUS: &str = "s3.allow-anonymous";
 const GCS_HOST: &str = "gcs.service.host";
@@ -207,6 +207,15 @@ fn aws_credential(options: &StoreOptions) -> Option<AwsCredential> {
         secret_key: options.get(S3_SECRET)?.clone(),
         token: options.get(S3_TOKEN).cloned(),
     })
+}
+
+/// Who we are to AWS, by the options, else by the environment, and the region where one is named.
+pub(crate) fn aws_credentials(options: &StoreOptions) -> Result<(AwsCredentialProvider, Option<String>)> {
+    // A store has both; this one is never asked.
+    let builder = s3("none", options, None)?;
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
+    let store = builder.build().map_err(|e| Error::invalid("the credentials for AWS cannot be read").with_source(e))?;
+    Ok((Arc::clone(store.credentials()), region))
 }
 
 fn gcs(bucket: &str, options: &StoreOptions, vended: Option<&Arc<Vended>>) -> Result<GoogleCloudStorageBuilder> {

@@ -1,7 +1,7 @@
 //! Credentials that a catalog hands out for one table, and renews.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use object_store::CredentialProvider;
@@ -13,6 +13,10 @@ use super::options::{ADLS_SAS_EXPIRES, GCS_TOKEN_EXPIRES, S3_TOKEN_EXPIRES, Stor
 /// How long before their end credentials are renewed: longer than a request may be retried.
 const RENEW_BEFORE: Duration = Duration::from_secs(120);
 
+/// How long credentials that are still good are used after a renewal that failed, before the next: the catalog may be
+/// slow to say nothing, and whoever reads files would wait each time.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(10);
+
 /// Asks whoever handed credentials out for new ones.
 #[async_trait]
 pub(crate) trait Renew: Send + Sync + std::fmt::Debug {
@@ -23,8 +27,8 @@ pub(crate) trait Renew: Send + Sync + std::fmt::Debug {
 pub(crate) struct Vended {
     options: RwLock<Arc<StoreOptions>>,
     renew: Box<dyn Renew>,
-    /// One renewal at a time; whoever waited finds its outcome.
-    renewing: tokio::sync::Mutex<()>,
+    /// One renewal at a time; whoever waited finds its outcome. The last one that failed.
+    renewing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Vended {
@@ -35,7 +39,7 @@ impl std::fmt::Debug for Vended {
 
 impl Vended {
     pub(crate) fn new(options: StoreOptions, renew: Box<dyn Renew>) -> Self {
-        Self { options: RwLock::new(Arc::new(options)), renew, renewing: tokio::sync::Mutex::new(()) }
+        Self { options: RwLock::new(Arc::new(options)), renew, renewing: tokio::sync::Mutex::new(None) }
     }
 
     pub(crate) fn replace(&self, options: StoreOptions) {
@@ -48,29 +52,35 @@ impl Vended {
 
     async fn fresh(&self) -> Result<Arc<StoreOptions>> {
         let options = self.now();
-        if !ends_soon(&options) {
+        if !ends_within(&options, RENEW_BEFORE) {
             return Ok(options);
         }
-        let _one = self.renewing.lock().await;
+        let mut failed = self.renewing.lock().await;
         let options = self.now();
-        if !ends_soon(&options) {
+        if !ends_within(&options, RENEW_BEFORE) {
+            return Ok(options);
+        }
+        let lately = failed.is_some_and(|at| at.elapsed() < PAUSE_AFTER_FAILURE);
+        if lately && !ends_within(&options, PAUSE_AFTER_FAILURE) {
             return Ok(options);
         }
         match self.renew.renew().await {
             Ok(options) => {
+                *failed = None;
                 self.replace(options);
                 Ok(self.now())
             }
             // They may still be good for a while; if not, the store says so.
             Err(e) => {
                 tracing::warn!(error = %e, "credentials of a table could not be renewed");
+                *failed = Some(Instant::now());
                 Ok(options)
             }
         }
     }
 }
 
-fn ends_soon(options: &StoreOptions) -> bool {
+fn ends_within(options: &StoreOptions, time: Duration) -> bool {
     let ends = [S3_TOKEN_EXPIRES, GCS_TOKEN_EXPIRES, ADLS_SAS_EXPIRES];
     let earliest = ends.iter().filter_map(|name| {
         let of_account = |n: &String| n.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -78,7 +88,7 @@ fn ends_soon(options: &StoreOptions) -> bool {
     });
     let Some(end_ms) = earliest.min() else { return false };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    now + RENEW_BEFORE >= Duration::from_millis(end_ms)
+    now + time >= Duration::from_millis(end_ms)
 }
 
 /// What object_store asks before each request.
@@ -145,6 +155,31 @@ mod tests {
 
     fn in_ms(ms: u64) -> u64 {
         SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64 + ms
+    }
+
+    #[derive(Debug)]
+    struct Failing(Arc<AtomicU32>);
+
+    #[async_trait]
+    impl Renew for Failing {
+        async fn renew(&self) -> Result<StoreOptions> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err(tidewater_catalogs::Error::unavailable("the catalog is down"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_catalog_that_is_down_is_not_asked_for_each_request() {
+        let read: fn(&StoreOptions) -> Option<String> = |o| o.get("s3.access-key-id").cloned();
+        for (left_ms, times) in [(60_000, 1), (1_000, 5)] {
+            let asked = Arc::new(AtomicU32::new(0));
+            let vended = Vended::new(options("first", Some(in_ms(left_ms))), Box::new(Failing(Arc::clone(&asked))));
+            let provider = VendedProvider::new(Arc::new(vended), read);
+            for _ in 0..5 {
+                assert_eq!(*provider.get_credential().await.unwrap(), "first");
+            }
+            assert_eq!(asked.load(Ordering::SeqCst), times);
+        }
     }
 
     #[tokio::test]

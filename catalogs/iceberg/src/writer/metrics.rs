@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 
 use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Struct, Type,
+    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, PrimitiveType, Schema, Struct, TableMetadata,
+    Type,
 };
 use parquet::basic::Type as Physical;
 use parquet::file::metadata::ParquetMetaData;
@@ -37,33 +38,86 @@ pub(super) fn data_file(file: Finished<'_>) -> Result<DataFile> {
         if info.id() >= FIRST_RESERVED {
             continue;
         }
-        columns.add(&file, index, info.id(), column.max_rep_level() > 0);
+        columns.add(&file, index, info.id(), column.max_rep_level() > 0, true);
     }
     let nans = file.nans.iter().filter(|(id, _)| file.modes.of(**id) != Mode::None).map(|(id, n)| (*id, *n)).collect();
     let offsets = file.footer.row_groups().iter().filter_map(|g| g.file_offset()).collect();
-    let rows = u64::try_from(file.footer.file_metadata().num_rows())
-        .map_err(|e| Error::internal("negative row count").with_source(e))?;
-    let mut builder = DataFileBuilder::default();
-    if let Some(id) = file.sort_order_id {
-        builder.sort_order_id(id);
+    columns.describe(Finished { nans, ..file }, Some(offsets))
+}
+
+/// A file that somebody else wrote.
+pub(crate) struct ForeignFile<'a> {
+    pub(crate) metadata: &'a TableMetadata,
+    pub(crate) footer: &'a ParquetMetaData,
+    pub(crate) location: &'a str,
+    pub(crate) size_bytes: u64,
+    pub(crate) spec_id: i32,
+    pub(crate) partition: Struct,
+    /// Columns of Parquet that are columns of the table, with their field ids, and whether values are stored as the
+    /// table's are, so that bounds can be told.
+    pub(crate) columns: &'a [(usize, i32, bool)],
+}
+
+/// The manifest entry of a file that was there. It says nothing of NaN, and less of columns that are stored in another way.
+pub(crate) fn foreign_file(file: ForeignFile<'_>) -> Result<DataFile> {
+    let ForeignFile { metadata, footer, location, size_bytes, spec_id, partition, columns: known } = file;
+    let modes = Modes::new(metadata, known.iter().map(|(_, id, _)| *id))?;
+    let file = Finished {
+        schema: metadata.current_schema(),
+        modes: &modes,
+        footer,
+        location,
+        size_bytes,
+        spec_id,
+        sort_order_id: None,
+        partition,
+        nans: HashMap::new(),
+    };
+    let mut columns = Columns::default();
+    for (index, id, bounded) in known {
+        columns.add(&file, *index, *id, false, *bounded);
     }
-    builder
-        .content(DataContentType::Data)
-        .file_path(file.location.to_string())
-        .file_format(DataFileFormat::Parquet)
-        .partition(file.partition)
-        .partition_spec_id(file.spec_id)
-        .record_count(rows)
-        .file_size_in_bytes(file.size_bytes)
-        .column_sizes(columns.sizes)
-        .value_counts(columns.values)
-        .null_value_counts(columns.nulls)
-        .nan_value_counts(nans)
-        .lower_bounds(columns.lower)
-        .upper_bounds(columns.upper)
-        .split_offsets(Some(offsets))
-        .build()
-        .map_err(|e| Error::internal("cannot describe a data file").with_source(e))
+    columns.describe(file, None)
+}
+
+/// Smallest and largest value of a column, not cut short, where the footer tells.
+pub(crate) fn range(footer: &ParquetMetaData, index: usize, data_type: &PrimitiveType) -> Option<(Datum, Datum)> {
+    let (lower, upper) = bounds(footer, index, data_type);
+    lower.known().zip(upper.known())
+}
+
+/// How many values of a column are null, where the footer tells.
+pub(crate) fn nulls(footer: &ParquetMetaData, index: usize) -> Option<u64> {
+    let required = footer.file_metadata().schema_descr().column(index).max_def_level() == 0;
+    if required {
+        return Some(0);
+    }
+    footer.row_groups().iter().map(|g| g.column(index).statistics().and_then(Statistics::null_count_opt)).sum()
+}
+
+fn count(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+fn bounds(footer: &ParquetMetaData, index: usize, data_type: &PrimitiveType) -> (Bound, Bound) {
+    let floating = matches!(data_type, PrimitiveType::Float | PrimitiveType::Double);
+    let mut lower = Bound::Empty;
+    let mut upper = Bound::Empty;
+    for chunk in footer.row_groups().iter().map(|g| g.column(index)) {
+        // Old writers compared texts by signed bytes.
+        let sorted = |s: &&Statistics| {
+            !s.is_min_max_deprecated() || matches!(s.physical_type(), Physical::INT32 | Physical::INT64)
+        };
+        let statistics = chunk.statistics();
+        let null_count = statistics.and_then(Statistics::null_count_opt);
+        let min = statistics.filter(sorted).and_then(|s| datum(data_type, s, s.min_bytes_opt()?));
+        let max = statistics.filter(sorted).and_then(|s| datum(data_type, s, s.max_bytes_opt()?));
+        // Row groups of nulls, or of NaN, have no bounds and need none.
+        let none_needed = null_count == Some(count(chunk.num_values())) || (floating && statistics.is_some());
+        lower = lower.and(min, none_needed, |old, new| new < old);
+        upper = upper.and(max, none_needed, |old, new| new > old);
+    }
+    (lower, upper)
 }
 
 #[derive(Default)]
@@ -76,22 +130,46 @@ struct Columns {
 }
 
 impl Columns {
+    fn describe(self, file: Finished<'_>, offsets: Option<Vec<i64>>) -> Result<DataFile> {
+        let rows = u64::try_from(file.footer.file_metadata().num_rows())
+            .map_err(|e| Error::internal("negative row count").with_source(e))?;
+        let mut builder = DataFileBuilder::default();
+        if let Some(id) = file.sort_order_id {
+            builder.sort_order_id(id);
+        }
+        builder
+            .content(DataContentType::Data)
+            .file_path(file.location.to_string())
+            .file_format(DataFileFormat::Parquet)
+            .partition(file.partition)
+            .partition_spec_id(file.spec_id)
+            .record_count(rows)
+            .file_size_in_bytes(file.size_bytes)
+            .column_sizes(self.sizes)
+            .value_counts(self.values)
+            .null_value_counts(self.nulls)
+            .nan_value_counts(file.nans)
+            .lower_bounds(self.lower)
+            .upper_bounds(self.upper)
+            .split_offsets(offsets)
+            .build()
+            .map_err(|e| Error::internal("cannot describe a data file").with_source(e))
+    }
+
     /// Counts and bounds of repeated columns (elements of lists and maps) mean nothing to a reader of rows.
-    fn add(&mut self, file: &Finished<'_>, index: usize, id: i32, repeated: bool) {
+    fn add(&mut self, file: &Finished<'_>, index: usize, id: i32, repeated: bool, bounded: bool) {
         let mode = file.modes.of(id);
         if mode == Mode::None {
             return;
         }
         let chunks = || file.footer.row_groups().iter().map(move |g| g.column(index));
-        let size = chunks().map(|c| u64::try_from(c.compressed_size()).unwrap_or(0)).sum();
+        let size = chunks().map(|c| count(c.compressed_size())).sum();
         self.sizes.insert(id, size);
         if repeated {
             return;
         }
-        let count = |n: i64| u64::try_from(n).unwrap_or(0);
         self.values.insert(id, chunks().map(|c| count(c.num_values())).sum());
-        let nulls: Option<u64> = chunks().map(|c| c.statistics().and_then(Statistics::null_count_opt)).sum();
-        if let Some(nulls) = nulls {
+        if let Some(nulls) = nulls(file.footer, index) {
             self.nulls.insert(id, nulls);
         }
         let length = match mode {
@@ -101,19 +179,10 @@ impl Columns {
         };
         let field = file.schema.field_by_id(id);
         let Some(Type::Primitive(data_type)) = field.map(|f| f.field_type.as_ref()) else { return };
-        let floating = matches!(data_type, PrimitiveType::Float | PrimitiveType::Double);
-        let mut lower = Bound::Empty;
-        let mut upper = Bound::Empty;
-        for chunk in chunks() {
-            let statistics = chunk.statistics();
-            let null_count = statistics.and_then(Statistics::null_count_opt);
-            let min = statistics.and_then(|s| datum(data_type, s, s.min_bytes_opt()?));
-            let max = statistics.and_then(|s| datum(data_type, s, s.max_bytes_opt()?));
-            // Row groups of nulls, or of NaN, have no bounds and need none.
-            let none_needed = null_count == Some(count(chunk.num_values())) || (floating && statistics.is_some());
-            lower = lower.and(min, none_needed, |old, new| new < old);
-            upper = upper.and(max, none_needed, |old, new| new > old);
+        if !bounded {
+            return;
         }
+        let (lower, upper) = bounds(file.footer, index, data_type);
         if let Some(lower) = lower.known().and_then(|bound| truncate_lower(bound, length)) {
             self.lower.insert(id, lower);
         }

@@ -42,9 +42,10 @@ pub(crate) use curve::CurveSample;
 pub(crate) use encoder::writable;
 use encoder::{Encoder, Fan};
 pub(crate) use keys::Keys;
+pub(crate) use metrics::{ForeignFile, foreign_file, nulls, range};
 pub(crate) use modes::check_columns;
 pub(crate) use parquet::check_properties;
-pub(crate) use split::plain;
+pub(crate) use split::{only_part, plain};
 pub(crate) use staged::{from_staged, grown, to_staged};
 
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.

@@ -39,6 +39,17 @@ pub(super) struct Part {
     pub(super) columns: Vec<ArrayRef>,
 }
 
+/// The partition that all these rows are in; none where they are in several.
+pub(crate) fn only_part(
+    spec: &PartitionSpec,
+    schema: &Schema,
+    partition_type: &StructType,
+    columns: &[ArrayRef],
+) -> Result<Option<Struct>> {
+    let mut parts = Splitter::new(spec, schema, partition_type)?.split(columns)?;
+    Ok(parts.pop().filter(|_| parts.is_empty()).map(|part| part.values))
+}
+
 impl Splitter {
     pub(super) fn new(spec: &PartitionSpec, schema: &Schema, partition_type: &StructType) -> Result<Self> {
         let mut fields = Vec::new();

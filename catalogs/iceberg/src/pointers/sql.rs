@@ -3,12 +3,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Executor, Row};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
+use super::{Pointed, PointerMove, Pointers, Swapped};
 use crate::error;
+use crate::new_table;
 
 /// How long a statement waits for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -30,14 +33,6 @@ const NAMESPACES: &str = "CREATE TABLE IF NOT EXISTS iceberg_namespace_propertie
     property_key VARCHAR(255) NOT NULL,
     property_value VARCHAR(1000) NOT NULL,
     PRIMARY KEY (catalog_name, namespace, property_key))";
-
-/// One table on its way from one metadata file to the next.
-pub(crate) struct PointerMove {
-    pub(crate) namespace: String,
-    pub(crate) table: String,
-    pub(crate) from: String,
-    pub(crate) to: String,
-}
 
 const SWAP: &str = "UPDATE iceberg_tables SET metadata_location = $1, previous_metadata_location = $2
     WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND metadata_location = $2";
@@ -83,7 +78,7 @@ impl std::fmt::Debug for Database {
 /// The two tables of Iceberg's JDBC catalog, as Java (schema V1) and PyIceberg have them, so that a table of ours is
 /// theirs through the same database, and the other way round.
 #[derive(Debug, Clone)]
-pub(crate) struct Pointers {
+pub(crate) struct SqlPointers {
     pool: Pool,
     /// The column `catalog_name`: one database may hold more catalogs than ours.
     catalog: Arc<str>,
@@ -95,7 +90,7 @@ enum Pool {
     Postgres(PgPool),
 }
 
-impl Pointers {
+impl SqlPointers {
     pub(crate) async fn open(database: &Database, catalog: &str) -> Result<Self> {
         let pool = match database {
             Database::Sqlite(path) => Pool::Sqlite(open_sqlite(path).await?),
@@ -125,159 +120,6 @@ impl Pointers {
             self.execute(add, &[]).await.map_err(|e| e.in_words("create tables"))?;
         }
         Ok(())
-    }
-
-    #[cfg(test)]
-    pub(crate) async fn close(&self) {
-        match &self.pool {
-            Pool::Sqlite(pool) => pool.close().await,
-            Pool::Postgres(pool) => pool.close().await,
-        }
-    }
-
-    /// Where the metadata of a table is now; `None` where there is no such table.
-    pub(crate) async fn get(&self, namespace: &str, table: &str) -> Result<Option<String>> {
-        let found = self
-            .names(
-                "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
-             AND table_name = $3 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
-                &[&self.catalog, namespace, table],
-            )
-            .await;
-        Ok(found.map_err(|e| e.in_words("look up a table"))?.into_iter().next())
-    }
-
-    /// The compare-and-swap behind every commit. False where the table is no longer at `expected`. An error leaves
-    /// open whether the swap took place.
-    pub(crate) async fn swap(&self, namespace: &str, table: &str, expected: &str, new: &str) -> Result<bool> {
-        let done = self.execute(SWAP, &[new, expected, &self.catalog, namespace, table]).await;
-        Ok(done.map_err(|e| e.in_words("commit"))? == 1)
-    }
-
-    /// The same for several tables, all or none.
-    pub(crate) async fn swap_all(&self, mut moves: Vec<PointerMove>) -> Result<bool> {
-        // In one order, so that two of these never wait for each other.
-        moves.sort_by(|a, b| (&a.namespace, &a.table).cmp(&(&b.namespace, &b.table)));
-        let done = in_time(async {
-            match &self.pool {
-                Pool::Sqlite(pool) => {
-                    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
-                    for PointerMove { namespace, table, from, to } in &moves {
-                        let query = sqlx::query::<sqlx::Sqlite>(SWAP);
-                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
-                        if transaction.execute(query).await?.rows_affected() != 1 {
-                            transaction.rollback().await?;
-                            return Ok(false);
-                        }
-                    }
-                    transaction.commit().await?;
-                }
-                Pool::Postgres(pool) => {
-                    let mut transaction = pool.begin().await?;
-                    for PointerMove { namespace, table, from, to } in &moves {
-                        let query = sqlx::query::<sqlx::Postgres>(SWAP);
-                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
-                        if transaction.execute(query).await?.rows_affected() != 1 {
-                            transaction.rollback().await?;
-                            return Ok(false);
-                        }
-                    }
-                    transaction.commit().await?;
-                }
-            }
-            Ok(true)
-        });
-        done.await.map_err(|e| e.in_words("commit"))
-    }
-
-    /// `NotFound` without the namespace, `AlreadyExists` where the name is taken.
-    pub(crate) async fn create(&self, namespace: &str, table: &str, location: &str) -> Result<()> {
-        let done = self
-            .execute_alone(
-                namespace,
-                "INSERT INTO iceberg_tables
-                (catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location, iceberg_type)
-             SELECT $1, $2, $3, $4, NULL, 'TABLE' WHERE EXISTS
-                (SELECT 1 FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2)",
-                &[&self.catalog, namespace, table, location],
-            )
-            .await;
-        match done {
-            Ok(1) => Ok(()),
-            Ok(_) => Err(Error::not_found(format!("schema \"{namespace}\" does not exist"))),
-            Err(Failed::Sql(sqlx::Error::Database(e))) if e.is_unique_violation() => {
-                Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{table}\" already exists")))
-            }
-            Err(e) => Err(e.in_words("create a table")),
-        }
-    }
-
-    /// Forgets the table if it still is at `expected`.
-    pub(crate) async fn remove(&self, namespace: &str, table: &str, expected: &str) -> Result<bool> {
-        let done = self
-            .execute(
-                "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
-             AND metadata_location = $4",
-                &[&self.catalog, namespace, table, expected],
-            )
-            .await;
-        Ok(done.map_err(|e| e.in_words("drop a table"))? == 1)
-    }
-
-    /// Names of the tables of one namespace, sorted.
-    pub(crate) async fn tables(&self, namespace: &str) -> Result<Vec<String>> {
-        let names = self
-            .names(
-                "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
-             AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
-                &[&self.catalog, namespace],
-            )
-            .await;
-        sorted(names.map_err(|e| e.in_words("list tables"))?)
-    }
-
-    /// All namespaces, sorted; those too that only a table of another implementation implies.
-    pub(crate) async fn namespaces(&self) -> Result<Vec<String>> {
-        let names = self
-            .names(
-                "SELECT namespace FROM iceberg_namespace_properties WHERE catalog_name = $1
-             UNION SELECT table_namespace FROM iceberg_tables WHERE catalog_name = $1",
-                &[&self.catalog],
-            )
-            .await;
-        sorted(names.map_err(|e| e.in_words("list schemas"))?)
-    }
-
-    /// False where it was there already.
-    pub(crate) async fn create_namespace(&self, namespace: &str) -> Result<bool> {
-        let done = self
-            .execute(
-                "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
-             VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING",
-                &[&self.catalog, namespace],
-            )
-            .await;
-        Ok(done.map_err(|e| e.in_words("create a schema"))? == 1)
-    }
-
-    /// Fails with `InvalidInput` where it holds tables, `NotFound` where it is not there.
-    pub(crate) async fn drop_namespace(&self, namespace: &str) -> Result<()> {
-        let done = self
-            .execute_alone(
-                namespace,
-                "DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2 AND NOT EXISTS
-                (SELECT 1 FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2)",
-                &[&self.catalog, namespace],
-            )
-            .await;
-        if done.map_err(|e| e.in_words("drop a schema"))? > 0 {
-            Ok(())
-        } else if self.tables(namespace).await?.is_empty() {
-            Err(Error::not_found(format!("schema \"{namespace}\" does not exist")))
-        } else {
-            Err(Error::invalid(format!("schema \"{namespace}\" still holds tables"))
-                .with_hint("Drop the tables first."))
-        }
     }
 
     /// Runs a statement and counts the rows it changed. Both databases take `$1`.
@@ -335,6 +177,177 @@ impl Pointers {
             Ok(names?.into_iter().flatten().collect())
         })
         .await
+    }
+}
+
+#[async_trait]
+impl Pointers for SqlPointers {
+    #[cfg(test)]
+    async fn close(&self) {
+        match &self.pool {
+            Pool::Sqlite(pool) => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    async fn get(&self, namespace: &str, table: &str) -> Result<Option<String>> {
+        let found = self
+            .names(
+                "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
+             AND table_name = $3 AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
+                &[&self.catalog, namespace, table],
+            )
+            .await;
+        Ok(found.map_err(|e| e.in_words("look up a table"))?.into_iter().next())
+    }
+
+    async fn swap(&self, namespace: &str, table: &str, expected: &str, next: Pointed<'_>) -> Swapped {
+        let done = self.execute(SWAP, &[next.location, expected, &self.catalog, namespace, table]).await;
+        match done {
+            Ok(1) => Swapped::Done,
+            Ok(_) => Swapped::Moved,
+            Err(e) => Swapped::Unknown(e.in_words("commit")),
+        }
+    }
+
+    fn swaps_together(&self) -> bool {
+        true
+    }
+
+    async fn swap_all(&self, mut moves: Vec<PointerMove>) -> Swapped {
+        // In one order, so that two of these never wait for each other.
+        moves.sort_by(|a, b| (&a.namespace, &a.table).cmp(&(&b.namespace, &b.table)));
+        let done = in_time(async {
+            match &self.pool {
+                Pool::Sqlite(pool) => {
+                    let mut transaction = pool.begin_with("BEGIN IMMEDIATE").await?;
+                    for PointerMove { namespace, table, from, to } in &moves {
+                        let query = sqlx::query::<sqlx::Sqlite>(SWAP);
+                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
+                        if transaction.execute(query).await?.rows_affected() != 1 {
+                            transaction.rollback().await?;
+                            return Ok(false);
+                        }
+                    }
+                    transaction.commit().await?;
+                }
+                Pool::Postgres(pool) => {
+                    let mut transaction = pool.begin().await?;
+                    for PointerMove { namespace, table, from, to } in &moves {
+                        let query = sqlx::query::<sqlx::Postgres>(SWAP);
+                        let query = query.bind(to).bind(from).bind(&*self.catalog).bind(namespace).bind(table);
+                        if transaction.execute(query).await?.rows_affected() != 1 {
+                            transaction.rollback().await?;
+                            return Ok(false);
+                        }
+                    }
+                    transaction.commit().await?;
+                }
+            }
+            Ok(true)
+        });
+        match done.await {
+            Ok(true) => Swapped::Done,
+            Ok(false) => Swapped::Moved,
+            Err(e) => Swapped::Unknown(e.in_words("commit")),
+        }
+    }
+
+    async fn create(&self, namespace: &str, table: &str, first: Pointed<'_>) -> Result<()> {
+        let done = self
+            .execute_alone(
+                namespace,
+                "INSERT INTO iceberg_tables
+                (catalog_name, table_namespace, table_name, metadata_location, previous_metadata_location, iceberg_type)
+             SELECT $1, $2, $3, $4, NULL, 'TABLE' WHERE EXISTS
+                (SELECT 1 FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2)",
+                &[&self.catalog, namespace, table, first.location],
+            )
+            .await;
+        match done {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(Error::not_found(format!("schema \"{namespace}\" does not exist"))),
+            Err(Failed::Sql(sqlx::Error::Database(e))) if e.is_unique_violation() => {
+                Err(Error::new(ErrorKind::AlreadyExists, format!("table \"{table}\" already exists")))
+            }
+            Err(e) => Err(e.in_words("create a table")),
+        }
+    }
+
+    async fn remove(&self, namespace: &str, table: &str, expected: &str) -> Result<bool> {
+        let done = self
+            .execute(
+                "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 AND table_name = $3
+             AND metadata_location = $4",
+                &[&self.catalog, namespace, table, expected],
+            )
+            .await;
+        Ok(done.map_err(|e| e.in_words("drop a table"))? == 1)
+    }
+
+    async fn tables(&self, namespace: &str) -> Result<Vec<String>> {
+        let names = self
+            .names(
+                "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2
+             AND (iceberg_type = 'TABLE' OR iceberg_type IS NULL)",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        sorted(names.map_err(|e| e.in_words("list tables"))?)
+    }
+
+    /// Those too that only a table of another implementation implies.
+    async fn namespaces(&self) -> Result<Vec<String>> {
+        let names = self
+            .names(
+                "SELECT namespace FROM iceberg_namespace_properties WHERE catalog_name = $1
+             UNION SELECT table_namespace FROM iceberg_tables WHERE catalog_name = $1",
+                &[&self.catalog],
+            )
+            .await;
+        sorted(names.map_err(|e| e.in_words("list schemas"))?)
+    }
+
+    async fn create_namespace(&self, namespace: &str) -> Result<bool> {
+        let done = self
+            .execute(
+                "INSERT INTO iceberg_namespace_properties (catalog_name, namespace, property_key, property_value)
+             VALUES ($1, $2, 'exists', 'true') ON CONFLICT DO NOTHING",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        Ok(done.map_err(|e| e.in_words("create a schema"))? == 1)
+    }
+
+    async fn drop_namespace(&self, namespace: &str) -> Result<()> {
+        let done = self
+            .execute_alone(
+                namespace,
+                "DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2 AND NOT EXISTS
+                (SELECT 1 FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2)",
+                &[&self.catalog, namespace],
+            )
+            .await;
+        if done.map_err(|e| e.in_words("drop a schema"))? > 0 {
+            Ok(())
+        } else if self.tables(namespace).await?.is_empty() {
+            Err(Error::not_found(format!("schema \"{namespace}\" does not exist")))
+        } else {
+            Err(Error::invalid(format!("schema \"{namespace}\" still holds tables"))
+                .with_hint("Drop the tables first."))
+        }
+    }
+
+    async fn namespace_exists(&self, namespace: &str) -> Result<bool> {
+        Ok(self.namespaces().await?.iter().any(|n| n == namespace))
+    }
+
+    fn check_name(&self, kind: &str, name: &str) -> Result<()> {
+        new_table::check_name(kind, name)
+    }
+
+    async fn folder(&self, _: &str) -> Result<Option<String>> {
+        Ok(None)
     }
 }
 
