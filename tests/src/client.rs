@@ -60,6 +60,24 @@ impl Client {
         Ok(Self { runtime, client })
     }
 
+    /// Of another server: `postgres://user@host:port/database`.
+    pub fn connect_url(url: &str) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let (client, connection) = runtime.block_on(tokio_postgres::connect(url, NoTls))?;
+        runtime.spawn(connection);
+        Ok(Self { runtime, client })
+    }
+
+    /// Runs statements, and says how many rows the last of them changed or gave.
+    pub fn count(&self, sql: &str) -> Result<u64, SqlFailure> {
+        let messages = self.runtime.block_on(self.client.simple_query(sql))?;
+        let counts = messages.iter().filter_map(|m| match m {
+            SimpleQueryMessage::CommandComplete(count) => Some(*count),
+            _ => None,
+        });
+        Ok(counts.last().unwrap_or(0))
+    }
+
     /// Runs one or several statements; rows of all of them as text, NULL as `None`.
     pub fn rows(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, SqlFailure> {
         let messages = self.runtime.block_on(self.client.simple_query(sql))?;

@@ -35,6 +35,7 @@ pub fn trials() -> Vec<Trial> {
         e2e("spark_maintains_under_load", crate::spark::spark_maintains_under_load),
         e2e("spark_references", crate::spark::spark_references),
         e2e("spark_version_3", crate::spark_version_3::spark_version_3),
+        e2e("histories_like_postgres", crate::histories::like_postgres),
         e2e("flight_python", flight_python),
         e2e("flight_jdbc", flight_jdbc),
     ]

@@ -7,6 +7,7 @@
 //! - `tls/…`: encrypted connections of both protocols;
 //! - `faults/…`: memory, network, broker and disk that fail (those with real parts are named `e2e/faults_…`);
 //! - `fuzz/…`: bytes and statements that are almost right;
+//! - `histories/…`: random changes of rows, of many sessions at once and beside PostgreSQL;
 //! - `documents/…`: the SQL blocks of the README and of `docs/`;
 //! - `e2e/…`: real parts (Apache Kafka, Spark, PyIceberg, DuckDB); ignored unless `cargo xtask e2e` runs them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -17,6 +18,7 @@ mod e2e;
 mod faults;
 mod flight;
 mod fuzz;
+mod histories;
 mod live;
 mod slt;
 mod spark;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         faults::trials(),
         fuzz::trials(),
         crash::trials(),
+        histories::trials(),
         documents::trials(),
         e2e::trials(),
     ]
