@@ -63,13 +63,13 @@ fn query_memory() -> Result<()> {
     }
     ensure!(busy.join().unwrap()? == "3000000");
     // Rows that are returned are kept until the commit is known: where there is no room, there is none.
-    client.run("CREATE TABLE wide AS SELECT v AS n, repeat('x', 1000) AS t FROM generate_series(1, 100000) AS g(v)")?;
+    beside.run("CREATE TABLE wide AS SELECT v AS n, repeat('x', 1000) AS t FROM generate_series(1, 100000) AS g(v)")?;
     for sql in ["UPDATE wide SET n = n + 1 RETURNING t", "INSERT INTO wide SELECT n, t FROM wide RETURNING t"] {
-        match client.run(sql) {
+        match beside.run(sql) {
             Ok(_) => anyhow::bail!("100 MB are returned from memory of 64 MiB: {sql}"),
             Err(e) => ensure!(e.to_string().contains("53200"), "{e}"),
         }
-        ensure!(client.value("SELECT sum(n) - count(*) FROM wide")? == "4999950000", "nothing is changed: {sql}");
+        ensure!(beside.value("SELECT sum(n) - count(*) FROM wide")? == "4999950000", "nothing is changed: {sql}");
     }
     Ok(())
 }
