@@ -117,6 +117,23 @@ impl std::fmt::Display for ChangeTag {
     }
 }
 
+impl Prepared {
+    /// 0A000 where the client was told of other columns. A statement that writes has to ask before it does.
+    pub(crate) fn announced(&self, columns: &[ResultColumn]) -> Result<(), SqlError> {
+        let same = |announced: &Vec<ResultColumn>| {
+            columns.len() == announced.len()
+                && columns
+                    .iter()
+                    .zip(announced)
+                    .all(|(a, b)| a.field.data_type() == b.field.data_type() && a.field.name() == b.field.name())
+        };
+        match self.columns.as_ref().is_none_or(same) {
+            true => Ok(()),
+            false => Err(SqlError::unsupported("cached plan must not change result type")),
+        }
+    }
+}
+
 /// First word of the tag that ends a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsTag {
@@ -400,15 +417,8 @@ impl Session {
         }
         let ctx = self.context(statement, params, cancel, deadline);
         let outcome = run::caught(statement::execute(&ctx, prepared)).await?;
-        if let (Outcome::Rows { columns, .. }, Some(announced)) = (&outcome, &prepared.columns) {
-            let same = columns.len() == announced.len()
-                && columns
-                    .iter()
-                    .zip(announced)
-                    .all(|(a, b)| a.field.data_type() == b.field.data_type() && a.field.name() == b.field.name());
-            if !same {
-                return Err(SqlError::unsupported("cached plan must not change result type"));
-            }
+        if let Outcome::Rows { columns, .. } = &outcome {
+            prepared.announced(columns)?;
         }
         Ok(outcome)
     }
@@ -416,15 +426,19 @@ impl Session {
     /// Shows to everybody what an open block has written. All of it, or nothing.
     async fn commit_drafts(&self) -> Result<(), SqlError> {
         let drafts = {
-            let transaction = self.transaction.lock();
-            if transaction.status != TransactionStatus::InBlock {
+            let mut transaction = self.transaction.lock();
+            let drafts = match transaction.status {
+                TransactionStatus::InBlock => transaction.block.changed(),
+                TransactionStatus::Idle | TransactionStatus::Failed => Vec::new(),
+            };
+            if drafts.is_empty() {
                 return Ok(());
             }
-            transaction.block.changed()
+            // Whoever does not wait for the end of this must not come back to the block and commit it once more.
+            transaction.block = Arc::default();
+            transaction.savepoints.clear();
+            drafts
         };
-        if drafts.is_empty() {
-            return Ok(());
-        }
         let engine = Arc::clone(&self.engine);
         // Whether the commit took place must be known.
         run::to_end(&self.engine, async move { Ok(engine.lake.commit_drafts(&drafts).await?) }).await
@@ -497,6 +511,11 @@ impl Session {
 
     pub fn transaction_status(&self) -> TransactionStatus {
         self.transaction.lock().status
+    }
+
+    /// How long the client may leave an open transaction alone.
+    pub fn idle_in_transaction(&self) -> Option<std::time::Duration> {
+        self.settings.idle_in_transaction()
     }
 
     /// The settings of which a client is told when it connects.

@@ -80,7 +80,13 @@ static SETTINGS: &[Setting] = &[
     setting("extra_float_digits", "1", Kind::Int(-15, 3), false, "Accepted and kept; floats print shortest."),
     setting("gin_fuzzy_search_limit", "0", Kind::Text, false, "Accepted and kept."),
     setting("geqo", "on", Kind::Bool, false, "Accepted and kept."),
-    setting("idle_in_transaction_session_timeout", "0", Kind::Duration, false, "Accepted and kept."),
+    setting(
+        "idle_in_transaction_session_timeout",
+        "0",
+        Kind::Duration,
+        false,
+        "Sessions in a transaction that send nothing for this long are closed; 0 is no limit.",
+    ),
     setting("idle_session_timeout", "0", Kind::Duration, false, "Accepted and kept."),
     setting("in_hot_standby", "off", Kind::ReadOnly, true, "Always off."),
     setting("integer_datetimes", "on", Kind::ReadOnly, true, "Always on."),
@@ -297,6 +303,10 @@ impl Settings {
 
     pub fn statement_timeout(&self) -> Option<Duration> {
         self.duration("statement_timeout").filter(|time| !time.is_zero())
+    }
+
+    pub(crate) fn idle_in_transaction(&self) -> Option<Duration> {
+        self.duration("idle_in_transaction_session_timeout").filter(|time| !time.is_zero())
     }
 
     pub(crate) fn vacuum_min_retention(&self) -> Duration {

@@ -14,11 +14,14 @@ use crate::env::EngineSettings;
 /// Work on several tables at once would take what queries and flows need.
 static TURN: Semaphore = Semaphore::const_new(1);
 
+const FIRST_VACUUM: Duration = Duration::from_secs(600);
+
 #[derive(Debug)]
 pub(crate) struct Upkeep {
     task: Option<AbortOnDropHandle<()>>,
     compacted_at: Instant,
     vacuumed_at: Instant,
+    vacuumed: bool,
     /// Files of dead letters may wait for their commit longer than any other, so nobody may take them for garbage.
     vacuums: bool,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(vacuums: bool) -> Self {
         let now = Instant::now();
-        Self { task: None, compacted_at: now, vacuumed_at: now, vacuums }
+        Self { task: None, compacted_at: now, vacuumed_at: now, vacuumed: false, vacuums }
     }
 
     /// Begins what is due, unless the last is still under way. To be called after a commit.
@@ -36,7 +39,9 @@ impl Upkeep {
         }
         let due = |since: Instant, every: Duration| !every.is_zero() && since.elapsed() >= every;
         let compact = due(self.compacted_at, settings.compact_interval);
-        let vacuum = self.vacuums && due(self.vacuumed_at, settings.vacuum_interval);
+        // Soon after the start, too: a flow that starts anew each day would never come to it.
+        let every = if self.vacuumed { settings.vacuum_interval } else { settings.vacuum_interval.min(FIRST_VACUUM) };
+        let vacuum = self.vacuums && due(self.vacuumed_at, every);
         if !compact && !vacuum {
             return;
         }
@@ -45,7 +50,7 @@ impl Upkeep {
             self.compacted_at = now;
         }
         if vacuum {
-            self.vacuumed_at = now;
+            (self.vacuumed_at, self.vacuumed) = (now, true);
         }
         let table = Arc::clone(table);
         self.task = Some(AbortOnDropHandle::new(tokio::spawn(async move {

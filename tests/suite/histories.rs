@@ -116,7 +116,7 @@ fn statement(random: &mut StdRng, next: &mut i64) -> String {
         2 => format!("DELETE FROM {{t}} WHERE id >= {from} AND id < {to} AND (n <> 0 OR n IS NULL)"),
         3 => format!("DELETE FROM {{t}} WHERE name IS NULL AND id % {k} = 0"),
         4 => format!("UPDATE {{t}} SET n = coalesce(n, 0) + {k}, name = name || '.' WHERE id BETWEEN {from} AND {to}"),
-        5 => format!("UPDATE {{t}} SET name = 'max' WHERE n = (SELECT max(n) FROM {{t}})"),
+        5 => "UPDATE {t} SET name = 'max' WHERE n = (SELECT max(n) FROM {t})".to_owned(),
         6 => format!(
             "DELETE FROM {{t}} AS x USING (VALUES ({from}), ({to}), (NULL)) AS s (id) WHERE x.id = s.id AND EXISTS (SELECT 1 FROM {{t}} AS y WHERE y.id = x.id + 1)"
         ),

@@ -16,6 +16,8 @@ use crate::state::TableState;
 /// How often a commit is tried again on a newer state. A flow may commit every second or two; losing this many
 /// races in a row means that something else is wrong.
 const ATTEMPTS: u32 = 20;
+/// How often tables are loaded again of which only some show a commit.
+const LOOKS: u32 = 5;
 /// How long a commit without an answer is looked for.
 const LOOK_AGAIN: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(30) };
 
@@ -50,7 +52,7 @@ pub(crate) async fn commit(lake: &Lake, table: &TableState, uuid: Uuid, what: &d
 /// either shows in the states loaded later, or fails for ever once one of the tables has moved on. Until one of the two is
 /// seen, every other end is [`ErrorKind::CommitUnknown`].
 pub(crate) async fn commit_all(lake: &Lake, uuid: Uuid, parts: &[Part<'_>]) -> Result<()> {
-    let mut attempts = 0;
+    let (mut attempts, mut looks) = (0, 0);
     // The states on which an attempt was built whose answer was lost.
     let mut open: Option<Vec<Arc<TableState>>> = None;
     loop {
@@ -67,8 +69,19 @@ pub(crate) async fn commit_all(lake: &Lake, uuid: Uuid, parts: &[Part<'_>]) -> R
             states.push(state);
         }
         if let Some(bases) = &open {
-            if shown(parts, bases, &states, uuid)? {
-                return Ok(());
+            match shown(parts, bases, &states, uuid)? {
+                Shown::All => return Ok(()),
+                Shown::Nowhere => {}
+                Shown::Partly(table) => {
+                    // Loaded one after the other, they may lie on both sides of the commit, once.
+                    looks += 1;
+                    if looks > LOOKS {
+                        let why = "the catalog has changed some of the tables, and others not";
+                        return Err(lost(table, uuid, Error::new(ErrorKind::DataCorrupt, why)));
+                    }
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
             }
             let passed = |((part, base), now): ((&Part<'_>, &Arc<TableState>), &Arc<TableState>)| {
                 lake.has_passed(base, now, part.what.branch())
@@ -123,8 +136,15 @@ pub(crate) async fn commit_all(lake: &Lake, uuid: Uuid, parts: &[Part<'_>]) -> R
     }
 }
 
-/// Whether the attempt on `bases` came through.
-fn shown(parts: &[Part<'_>], bases: &[Arc<TableState>], now: &[Arc<TableState>], uuid: Uuid) -> Result<bool> {
+/// Where an attempt shows.
+enum Shown<'a> {
+    All,
+    Nowhere,
+    /// Not in this table.
+    Partly(&'a TableState),
+}
+
+fn shown<'a>(parts: &[Part<'a>], bases: &[Arc<TableState>], now: &[Arc<TableState>], uuid: Uuid) -> Result<Shown<'a>> {
     let mut seen = Vec::with_capacity(parts.len());
     for ((Part { table, what }, base), now) in parts.iter().zip(bases).zip(now) {
         match committed(&now.metadata, uuid, what.branch(), tip(&base.metadata, what.branch())) {
@@ -132,12 +152,12 @@ fn shown(parts: &[Part<'_>], bases: &[Arc<TableState>], now: &[Arc<TableState>],
             None => return Err(lost(table, uuid, Error::unavailable("the snapshots since then were removed"))),
         }
     }
-    match (seen.contains(&true), seen.iter().position(|is_there| !is_there)) {
-        (there, None) => Ok(there),
-        (false, Some(_)) => Ok(false),
-        // Loaded one after the other, they may lie on both sides of the commit; what one shows, all will.
-        (true, Some(_)) => Ok(true),
-    }
+    let missing = seen.iter().zip(parts).find(|(is_there, _)| !**is_there);
+    Ok(match missing {
+        None => Shown::All,
+        Some((_, part)) if seen.contains(&true) => Shown::Partly(part.table),
+        Some(_) => Shown::Nowhere,
+    })
 }
 
 async fn has_moved(lake: &Lake, table: &TableState, from: &str) -> bool {

@@ -448,6 +448,11 @@ impl Lake {
             Backend::Pointers(pointers) => {
                 pointers.check_name("table", &name.name)?;
                 let state = self.state_at(name, metadata_location).await?;
+                if let Some(other) = who_has(pointers.as_ref(), state.metadata.location()).await? {
+                    return Err(Error::new(ErrorKind::AlreadyExists, format!("the table is there as \"{other}\""))
+                        .with_detail("Its files are in the folder of that table, which would remove them as garbage.")
+                        .with_hint("Drop the other name first, or read the old state with FOR VERSION AS OF."));
+                }
                 self.put(pointers.as_ref(), &state).await.map_err(|(e, _)| e)?;
                 Ok(state)
             }
@@ -638,6 +643,20 @@ impl Lake {
 
 pub(crate) fn another(name: &TableName) -> Error {
     Error::not_found(format!("table \"{name}\" was dropped")).with_detail("Another table has its name now.")
+}
+
+/// The table whose metadata is in this folder.
+async fn who_has(pointers: &dyn Pointers, folder: &str) -> Result<Option<String>> {
+    let below = format!("{}/", folder.trim_end_matches('/'));
+    for namespace in pointers.namespaces().await? {
+        for table in pointers.tables(&namespace).await? {
+            let location = pointers.get(&namespace, &table).await?;
+            if location.is_some_and(|location| location.starts_with(&below)) {
+                return Ok(Some(format!("{namespace}.{table}")));
+            }
+        }
+    }
+    Ok(None)
 }
 
 fn parse(file: bytes::Bytes) -> Result<Parsed> {

@@ -91,7 +91,7 @@ impl IcebergTable {
         mut input: SendableRecordBatchStream,
         runner: &Runner,
     ) -> Result<StagedFiles> {
-        let mut writer = ArrangedWriter::new(&self.state, commit, None, runner)?;
+        let mut writer = ArrangedWriter::open(&self.state, commit, None, runner)?;
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }

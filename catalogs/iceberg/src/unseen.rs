@@ -46,7 +46,7 @@ impl StagedTable for UnseenTable {
             return Err(Error::internal(format!("table \"{}\" is filled twice", state.name)));
         }
         let commit = Uuid::now_v7();
-        let mut writer = ArrangedWriter::new(&state, commit, None, runner)?;
+        let mut writer = ArrangedWriter::open(&state, commit, None, runner)?;
         while let Some(batch) = input.next().await {
             writer.write(batch?).await?;
         }

@@ -111,17 +111,23 @@ where
         if !self.inbox.has_frame() && !self.out.is_empty() {
             self.send(None).await?;
         }
-        let idle = match (self.session.status(), self.config.idle_timeout) {
-            (TransactionStatus::Idle, Some(limit)) => limit,
-            _ => Duration::MAX,
+        let (limit, expired) = match self.session.status() {
+            TransactionStatus::Idle => {
+                (self.config.idle_timeout, ("57P05", "terminating connection due to idle-session timeout"))
+            }
+            TransactionStatus::InBlock | TransactionStatus::Failed => (
+                self.session.idle_in_transaction(),
+                ("25P03", "terminating connection due to idle-in-transaction timeout"),
+            ),
         };
+        let idle = limit.unwrap_or(Duration::MAX);
         let (kind, body) = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(Fail::Fatal(terminated())),
             frame = tokio::time::timeout(idle, self.inbox.frame()) => match frame {
                 Ok(frame) => frame?,
                 Err(_) => {
-                    return Err(Fail::Fatal(error("57P05", "terminating connection due to idle-session timeout")));
+                    return Err(Fail::Fatal(error(expired.0, expired.1)));
                 }
             },
         };

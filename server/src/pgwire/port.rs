@@ -1,6 +1,7 @@
 //! What the protocol needs of the engine. A trait, so that the loop can be driven by a fake in tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
@@ -45,6 +46,7 @@ pub(super) trait Port: Send + Sync + 'static {
     /// Cancels what runs in the session at the time of the call.
     fn canceller(&self) -> Box<dyn Fn() + Send + Sync>;
     fn status(&self) -> TransactionStatus;
+    fn idle_in_transaction(&self) -> Option<Duration>;
     fn note_error(&mut self);
     fn parameter_status(&self) -> Vec<(&'static str, String)>;
     fn take_parameter_changes(&mut self) -> Vec<(&'static str, String)>;
@@ -106,6 +108,10 @@ impl Port for Session {
 
     fn status(&self) -> TransactionStatus {
         self.transaction_status()
+    }
+
+    fn idle_in_transaction(&self) -> Option<Duration> {
+        Session::idle_in_transaction(self)
     }
 
     fn note_error(&mut self) {

@@ -64,6 +64,8 @@ pub(crate) struct Target {
     pub rows: Arc<dyn TargetRows>,
 }
 
+const MAIN: &str = "main";
+
 /// No user's table has this name: it would need no quotes, and names of ours begin so.
 pub(crate) const TARGET: &str = "_tidewater_target";
 
@@ -230,13 +232,14 @@ impl<'a> Planner<'a> {
 
     fn is_target(&self, relation: &TableRelation) -> bool {
         let branch = match &relation.past {
-            None => None,
-            Some(Past { version: TableVersion::Branch(branch), .. }) => Some(branch),
+            None => MAIN,
+            Some(Past { version: TableVersion::Branch(name) | TableVersion::Reference(name), .. }) => name,
             Some(_) => return false,
         };
         self.target.is_some_and(|target| {
-            let info = target.table.info();
-            info.uuid == relation.table.info().uuid && info.branch.as_ref() == branch
+            let (info, read) = (target.table.info(), relation.table.info());
+            // One that is registered twice is two tables.
+            info.uuid == read.uuid && info.name == read.name && info.branch.as_deref().unwrap_or(MAIN) == branch
         })
     }
 

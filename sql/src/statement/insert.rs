@@ -77,8 +77,7 @@ pub(super) async fn execute(
     }
     let (checked, Rows { stream, kept }) = run::guard(&ctx.cancel, ctx.deadline, async {
         let checked = check(ctx, with, insert).await?;
-        let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
-        let rows = rows(ctx, &checked, &types, None).await?;
+        let rows = rows(ctx, &checked, prepared, None).await?;
         Ok((checked, rows))
     })
     .await?;
@@ -99,7 +98,6 @@ async fn overwrite(
     insert: &Insert,
     prepared: &Prepared,
 ) -> Result<Outcome> {
-    let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
     let mut runs = 0;
     loop {
         runs += 1;
@@ -111,7 +109,7 @@ async fn overwrite(
             };
             let replaced = Arc::new(Replaced { schema: checked.written.clone(), read: AtomicBool::default() });
             let target = Target { table: Arc::clone(table), rows: replaced.clone() };
-            let rows = rows(ctx, &checked, &types, Some(&target)).await?;
+            let rows = rows(ctx, &checked, prepared, Some(&target)).await?;
             Ok((target.table, rows, replaced.read.load(Ordering::Relaxed)))
         })
         .await?;
@@ -500,10 +498,14 @@ async fn plan(
 async fn rows(
     ctx: &StatementContext<'_>,
     checked: &Checked,
-    types: &[Option<DataType>],
+    prepared: &Prepared,
     target: Option<&Target>,
 ) -> Result<Rows> {
-    let (planned, columns) = plan(ctx, checked, types, Some(ctx.params), Purpose::Execute, target).await?;
+    let types: Vec<Option<DataType>> = prepared.params.iter().cloned().map(Some).collect();
+    let (planned, columns) = plan(ctx, checked, &types, Some(ctx.params), Purpose::Execute, target).await?;
+    if let Some(columns) = &columns {
+        prepared.announced(columns)?;
+    }
     let physical = planned.physical(&planned.assigned()?).await?;
     let schema = with_returned(&checked.written, columns.as_deref().unwrap_or_default());
     let mut stream = run::start(ctx, physical, planned.state.task_ctx(), schema);

@@ -82,6 +82,12 @@ async fn find(state: &TableState, fitter: &Fitter, source: &str) -> Result<Vec<F
     if local && !without_scheme(plain).starts_with('/') {
         return Err(Error::invalid(format!("\"{source}\" is no absolute path")).with_hint("Begin it with a slash."));
     }
+    let own = without_scheme(state.metadata.location()).trim_end_matches('/');
+    if format!("{}/", without_scheme(plain)).starts_with(&format!("{own}/")) {
+        return Err(Error::invalid(format!("\"{source}\" is in the table's own folder"))
+            .with_detail("What no snapshot names there is garbage, and may go at any time.")
+            .with_hint("Copy the files to a folder of their own."));
+    }
     // One in another store is none of the table's.
     fitter.key(plain)?;
     if plain.ends_with(".parquet")

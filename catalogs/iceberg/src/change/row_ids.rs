@@ -10,7 +10,7 @@ use crate::scan::{OwnRowIds, Places, own_row_ids};
 use crate::state::TableState;
 
 /// Ids that are in memory at a time. Rows of files beyond, where they list ids themselves, get new ones.
-const MOST: usize = 8 << 20;
+const MOST: usize = 1 << 20;
 
 /// Ids of rows, by their places.
 pub(super) struct RowIds<'a> {

@@ -14,11 +14,12 @@ mod tests;
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use iceberg::spec::{DataContentType, DataFile, ManifestContentType, ManifestFile, Operation};
 use parking_lot::Mutex;
-use tidewater_catalogs::{DraftMark, Error, LakeTable, Result, TableDraft};
+use tidewater_catalogs::{DraftMark, Error, ErrorKind, LakeTable, Result, TableDraft};
 use uuid::Uuid;
 
 use crate::attempts::{self, Commit, Part};
@@ -31,6 +32,11 @@ use crate::lineage::Settled;
 use crate::scan::{Places, TargetFile};
 use crate::state::TableState;
 use crate::table::{IcebergTable, no_nulls};
+
+/// Statements of a transaction that write to one table: each is a snapshot in memory until COMMIT.
+const MOST_CHANGES: usize = 1000;
+/// Files that no snapshot names are garbage to others after three days.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// What a change of rows rests on.
 pub(crate) struct Check {
@@ -51,6 +57,7 @@ impl Check {
 pub(crate) struct Draft {
     lake: Arc<Lake>,
     began: Arc<TableState>,
+    since: Instant,
     made: Mutex<Made>,
 }
 
@@ -72,7 +79,7 @@ impl std::fmt::Debug for Draft {
 impl Draft {
     pub(crate) fn new(lake: Arc<Lake>, began: Arc<TableState>) -> Self {
         let made = Made { state: Arc::clone(&began), manifests: None, checks: Vec::new(), written: Vec::new() };
-        Self { lake, began, made: Mutex::new(made) }
+        Self { lake, began, since: Instant::now(), made: Mutex::new(made) }
     }
 
     /// What others see of the ids of its rows.
@@ -88,12 +95,21 @@ impl Draft {
     /// Takes one change in. Its files are written already.
     pub(crate) async fn take(&self, what: &dyn Commit, entered: Entered, check: Option<Check>) -> Result<()> {
         let before = self.made.lock().clone();
+        if before.written.len() >= MOST_CHANGES {
+            return Err(Error::new(ErrorKind::ResourcesExhausted, "too many changes of one table in a transaction")
+                .with_detail(format!("The limit is {MOST_CHANGES} statements."))
+                .with_hint("Write more rows with each statement, or commit in between."));
+        }
         let base = Base { state: before.state, manifests: before.manifests, json: None };
         let staged = what.stage(&base).await?;
         base.state.storage.write_new(staged.files).await?;
         let (name, storage) = (&base.state.name, base.state.storage.clone());
         let state = self.lake.state(name, Arc::new(staged.metadata), &staged.location, storage)?;
         let mut made = self.made.lock();
+        // A statement that nobody waits for any more may end after what came behind it.
+        if !Arc::ptr_eq(&made.state, &base.state) {
+            return Err(Error::new(ErrorKind::Conflict, "the transaction has gone on without this statement"));
+        }
         made.state = state;
         made.manifests = Some(staged.manifests);
         made.checks.extend(check.map(Arc::new));
@@ -168,7 +184,14 @@ impl<'a> Whole<'a> {
     /// None where nothing is left to do.
     async fn of(draft: &'a Draft, commit: Uuid) -> Result<Option<Self>> {
         let made = draft.made.lock().clone();
-        let before = current_manifests(&draft.began).await?;
+        let conflict = |why: &str| Error::new(ErrorKind::Conflict, why.to_owned());
+        if draft.since.elapsed() > LONGEST {
+            return Err(conflict("the transaction was open for more than a day"));
+        }
+        let before = current_manifests(&draft.began).await.map_err(|e| match e.kind() {
+            ErrorKind::NotFound => conflict("the snapshot that the transaction began with was removed").with_source(e),
+            _ => e,
+        })?;
         let after = match made.manifests {
             Some(manifests) => manifests,
             None => Arc::new(current_manifests(&made.state).await?),

@@ -37,7 +37,7 @@ enum Rule {
 
 impl ArrangedWriter {
     /// `order` in the place of the table's own.
-    pub(crate) fn new(
+    pub(crate) fn open(
         state: &Arc<TableState>,
         commit: CommitUuid,
         order: Option<Keys>,

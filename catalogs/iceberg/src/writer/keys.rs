@@ -34,7 +34,8 @@ impl Keys {
     /// Rows of a partition lie together.
     pub(super) fn of_partitions(metadata: &TableMetadata) -> Result<Self> {
         let options = SortOptions { descending: false, nulls_first: true };
-        let fields = metadata.default_partition_spec().fields().iter();
+        // What is void has one value.
+        let fields = metadata.default_partition_spec().fields().iter().filter(|f| f.transform != Transform::Void);
         let keys = fields.map(|field| {
             Key::new(metadata, field.source_id, field.transform, options)?.ok_or_else(|| {
                 Error::unsupported(format!("partition field \"{}\" reads a nested or dropped column", field.name))

@@ -51,7 +51,7 @@ pub(crate) use staged::{from_staged, grown, to_staged};
 /// Decoded bytes that may wait while the task before is still encoding. Above it, `write` waits for that task.
 const PENDING_BYTES: usize = 16 << 20;
 /// Decoded bytes that a flow sorts at a time; they become files of their own.
-const RUN_BYTES: usize = 64 << 20;
+const RUN_BYTES: usize = 16 << 20;
 
 /// A [`StagingWriter`]. The caller's next batch is made while this one is being encoded; small batches that arrive
 /// meanwhile go into one task together.

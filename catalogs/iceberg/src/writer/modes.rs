@@ -71,8 +71,9 @@ impl Modes {
 /// Checks what is said of modes, whatever columns it is said of.
 pub(super) fn check(properties: &HashMap<String, String>) -> Result<()> {
     p::get(properties, p::METRICS_INFERRED)?;
-    let modes = properties.iter().filter(|(key, _)| *key == p::METRICS_DEFAULT || key.starts_with(p::METRICS_COLUMN));
-    modes.map(|(key, mode)| Mode::parse(key, mode).map(|_| ())).collect()
+    let mut modes =
+        properties.iter().filter(|(key, _)| *key == p::METRICS_DEFAULT || key.starts_with(p::METRICS_COLUMN));
+    modes.try_for_each(|(key, mode)| Mode::parse(key, mode).map(|_| ()))
 }
 
 /// Properties of single columns name columns that are there.

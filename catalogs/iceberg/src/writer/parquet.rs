@@ -104,7 +104,7 @@ fn compression(options: &HashMap<String, String>) -> Result<Compression> {
 pub(crate) fn check_properties(options: &HashMap<String, String>) -> Result<()> {
     p::check(options)?;
     super::modes::check(options)?;
-    for (key, _) in options {
+    for key in options.keys() {
         if key.starts_with(p::BLOOM_ENABLED) {
             p::get(options, (key.as_str(), false))?;
         } else if let Some(column) = key.strip_prefix(p::BLOOM_FPP) {

@@ -243,6 +243,10 @@ impl Port for FakeSession {
         Box::new(move || cancel.lock().cancel())
     }
 
+    fn idle_in_transaction(&self) -> Option<std::time::Duration> {
+        None
+    }
+
     fn status(&self) -> TransactionStatus {
         self.status
     }

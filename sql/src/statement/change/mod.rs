@@ -358,6 +358,9 @@ pub(super) async fn execute(
                 if runs == 1 { Turn::Shared(lock.read_owned().await) } else { Turn::Alone(lock.write_owned().await) };
             let begun = begin(ctx, with, statement, &types).await?;
             let (planned, columns) = plan(ctx, &begun, Some(ctx.params), Purpose::Execute).await?;
+            if let Some(columns) = &columns {
+                prepared.announced(columns)?;
+            }
             let physical = planned.physical(&planned.assigned()?).await?;
             let wide = physical.schema().fields().len() > 1;
             let schema = answer(&begun.shape.schema, wide, columns.as_deref().unwrap_or_default());
