@@ -1,3 +1,4 @@
+mod transactions;
 mod version_3;
 
 use std::collections::{BTreeMap, HashSet};
@@ -66,6 +67,7 @@ pub(super) async fn certify(spec: &CatalogSpec) {
     scene.references_move_and_rows_do_not().await;
     scene.columns_and_partitions_come_and_go().await;
     scene.tables_are_raised().await;
+    scene.tables_change_together().await;
     scene.a_dropped_table_is_not_its_namesake().await;
     processes::race(spec, &scene.schema).await;
 }
