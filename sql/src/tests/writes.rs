@@ -117,7 +117,6 @@ async fn create_table_and_create_table_as() {
     for (sql, code) in [
         ("CREATE TABLE f (a INT, a INT)", "42701"),
         ("CREATE TABLE f (a INT PRIMARY KEY)", "0A000"),
-        ("CREATE TABLE f (a INT DEFAULT 1)", "0A000"),
         ("CREATE TABLE f (a INT) PARTITIONED BY (days(b))", "42703"),
         ("CREATE TABLE f AS SELECT 1 AS a, 2 AS a", "42701"),
         ("CREATE TABLE s (a INT)", "42P07"),
