@@ -66,11 +66,6 @@ const REFUSED: &[Row] = &[
     (&["CANCEL", "QUERY"], "CANCEL QUERY is not supported yet", "Use SELECT pg_cancel_backend(pid)."),
     (&["CREATE", "POLICY"], "policies are not supported yet", "Query through a SELECT that filters."),
     (
-        &["MERGE", "WITH", "SCHEMA", "EVOLUTION"],
-        "MERGE WITH SCHEMA EVOLUTION is not supported yet",
-        "Write MERGE INTO, with the columns that the table has.",
-    ),
-    (
         &["INSERT", "INTO", "SCHEMA"],
         "INSERT INTO SCHEMA … ROUTE BY is not supported yet",
         "Create one streaming table per target, each with its WHERE.",

@@ -26,13 +26,14 @@ const ROWS: &str = "_tidewater_among";
 
 /// Writes out IN (SELECT …) in the lists of the plan.
 pub(super) fn write_out(plan: LogicalPlan) -> DfResult<LogicalPlan> {
+    let mut counts = 0;
     let written = plan.transform_up_with_subqueries(|node| match node {
         LogicalPlan::Projection(Projection { expr, input, .. }) if holds(&expr)? => {
             let mut out = Vec::with_capacity(expr.len());
             for e in expr {
                 let (relation, name) = e.qualified_name();
                 let one = e.transform_up(|e| match e {
-                    Expr::InSubquery(among) => Ok(Transformed::yes(counted(among, input.schema())?)),
+                    Expr::InSubquery(among) => Ok(Transformed::yes(counted(among, input.schema(), &mut counts)?)),
                     other => Ok(Transformed::no(other)),
                 })?;
                 out.push(if one.transformed { one.data.unalias().alias_qualified(relation, name) } else { one.data });
@@ -53,7 +54,7 @@ fn holds(exprs: &[Expr]) -> DfResult<bool> {
     Ok(false)
 }
 
-fn counted(among: InSubquery, schema: &DFSchema) -> DfResult<Expr> {
+fn counted(among: InSubquery, schema: &DFSchema, counts: &mut usize) -> DfResult<Expr> {
     let InSubquery { expr: x, subquery, negated } = among;
     // Each count reads the rows anew, and they must be the same.
     if moves(&x)? || unstable(&subquery.subquery)? {
@@ -73,26 +74,33 @@ fn counted(among: InSubquery, schema: &DFSchema) -> DfResult<Expr> {
         }
         other => Ok(Transformed::no(other)),
     })?;
+    let mut some = |condition| {
+        *counts += 1;
+        some(&rows, condition, *counts)
+    };
     let unknown = || lit(ScalarValue::Boolean(None));
-    let mut value = when(some(&rows, Some(column.clone().eq(outside.data)))?, lit(true));
+    let mut value = when(some(Some(column.clone().eq(outside.data)))?, lit(true));
     if x.nullable(schema)? {
-        value.when(x.as_ref().clone().is_null().and(some(&rows, None)?), unknown());
+        value.when(x.as_ref().clone().is_null().and(some(None)?), unknown());
     }
     if column.nullable(rows.schema().as_ref())? {
-        value.when(some(&rows, Some(column.is_null()))?, unknown());
+        value.when(some(Some(column.is_null()))?, unknown());
     }
     let value = value.otherwise(lit(false))?;
     Ok(if negated { not(value) } else { value })
 }
 
-/// Whether there are rows that meet the condition.
-fn some(rows: &LogicalPlan, condition: Option<Expr>) -> DfResult<Expr> {
+/// Whether there are rows that meet the condition. The engine names the answer without a qualifier, so that it needs a name
+/// of its own.
+fn some(rows: &LogicalPlan, condition: Option<Expr>, number: usize) -> DfResult<Expr> {
     let mut plan = LogicalPlanBuilder::from(rows.clone());
     if let Some(condition) = condition {
         plan = plan.filter(condition)?;
     }
     let plan = plan.aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias("rows")])?;
-    let plan = plan.project(vec![Expr::Column(Column::new_unqualified("rows")).gt(lit(0_i64)).alias("found")])?;
+    let plan = plan.project(vec![
+        Expr::Column(Column::new_unqualified("rows")).gt(lit(0_i64)).alias(format!("_tidewater_found_{number}")),
+    ])?;
     let plan = plan.build()?;
     let outer_ref_columns = plan.all_out_ref_exprs();
     Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), outer_ref_columns, spans: Spans::new() }))
