@@ -283,7 +283,7 @@ async fn what_cannot_be_partitioned_by_is_refused() {
     assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     let mut table = new_table("t", vec![]);
     table.properties.insert("format-version".to_string(), "4".to_string());
-    assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(lake.lake.create_table(table).await.unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 /// A failing CREATE TABLE AS dropped whatever stood under its name: also a table that another session had made there

@@ -201,9 +201,12 @@ async fn a_dropped_table_is_registered_again() {
     assert_eq!(lake.count("t").await, 10);
     append(lake.lake.load_table(&name).await.unwrap().as_ref(), vec![rows(10, 15)]).await.unwrap();
     assert_eq!(lake.count("t").await, 15);
+    // Under two names, each would take the other's files for garbage.
+    let other = TableName::public("other");
+    assert_eq!(lake.lake.register_table(&other, &at).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    lake.lake.drop_table(&name, None, false).await.unwrap();
     let nowhere = TableName::new("lake", "nowhere", "t");
     assert_eq!(lake.lake.register_table(&nowhere, &at).await.unwrap_err().kind(), ErrorKind::NotFound);
-    let other = TableName::public("other");
     assert_eq!(lake.lake.register_table(&other, "/nothing.json").await.unwrap_err().kind(), ErrorKind::NotFound);
     let wrong = lake.directory.path().join("wrong.json");
     std::fs::write(&wrong, "{}").unwrap();

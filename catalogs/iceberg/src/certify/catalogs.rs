@@ -256,7 +256,19 @@ impl Scene {
         assert_eq!(again.kind(), ErrorKind::AlreadyExists);
 
         let stream = Box::pin(RecordBatchStreamAdapter::new(schema(), futures::stream::iter([Ok(rows(10, 30))])));
-        assert_eq!(table.branch("b").await.unwrap().append(stream, &crate::tests::runner()).await.unwrap(), 20);
+        assert_eq!(
+            self.one
+                .load_table(&name)
+                .await
+                .unwrap()
+                .branch("b")
+                .await
+                .unwrap()
+                .append(stream, &crate::tests::runner())
+                .await
+                .unwrap(),
+            20
+        );
         assert_eq!((self.count("referenced").await, current().await.snapshot_id), (10, first));
         let forward = ReferenceChange::FastForward { branch: "main".to_string(), to: "b".to_string() };
         assert_eq!(change(forward).await.unwrap().before, Some(first));
