@@ -1,8 +1,6 @@
 //! Statements that the dialect knows and this version does not run, and the words of other systems for what it
 //! does run. Each is told apart by its first words.
 
-use sqlparser::tokenizer::Token;
-
 use super::create::auto_cdc_refused;
 use super::cursor::{Cursor, Parsed};
 use super::errors::refused;
@@ -95,17 +93,5 @@ pub(super) fn check(c: &Cursor<'_>) -> Parsed<()> {
     if c.is_at(0, "DECLARE") && (1..10).any(|n| c.sees_at(n, &["FOR", "SUBSCRIBE"])) {
         return Err(c.fail(refused("a cursor for SUBSCRIBE is not supported yet", CURSOR_HINT)));
     }
-    if c.is_at(0, "INSERT") && (2..8).any(|n| by_name(c, n)) {
-        return Err(c.fail(refused(
-            "INSERT … BY NAME is not supported yet",
-            "List the columns: INSERT INTO t (a, b) SELECT a, b ….",
-        )));
-    }
     Ok(())
-}
-
-/// `BY NAME` between the table's name and the query.
-fn by_name(c: &Cursor<'_>, n: usize) -> bool {
-    let query = ["SELECT", "WITH", "VALUES"].iter().any(|w| c.is_at(n + 2, w));
-    c.sees_at(n, &["BY", "NAME"]) && (query || matches!(c.token(n + 2), Token::LParen))
 }

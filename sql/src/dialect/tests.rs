@@ -434,7 +434,6 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "ROLLBACK STREAMING TABLE t TO SNAPSHOT 1",
         "VERIFY STREAMING TABLE t",
         "REPLAY DLQ s WHERE _offset IN (SELECT 1)",
-        "INSERT INTO t BY NAME SELECT 1 AS a",
         "VACUUM FULL t",
         "ALTER TABLE t RENAME TO u",
         "ALTER TABLE t ADD COLUMN a INT NOT NULL",
