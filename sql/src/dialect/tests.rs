@@ -436,7 +436,7 @@ fn later_and_foreign_words_are_refused_with_a_hint() {
         "REPLAY DLQ s WHERE _offset IN (SELECT 1)",
         "VACUUM FULL t",
         "ALTER TABLE t RENAME TO u",
-        "ALTER TABLE t ADD COLUMN a INT NOT NULL",
+        "ALTER TABLE t ADD COLUMN a INT NOT NULL, DROP COLUMN b",
         "ALTER TABLE t ADD PRIMARY KEY (a)",
         "DESCRIBE HISTORY t",
         "CANCEL QUERY 1",
