@@ -244,6 +244,21 @@ pub(crate) struct Transaction {
     pub block: Arc<Block>,
 }
 
+impl Transaction {
+    /// What was of the block before is over.
+    pub(crate) fn turn(&mut self, status: TransactionStatus) {
+        self.status = status;
+        self.generation += 1;
+        self.forget();
+    }
+
+    /// Nothing that the block wrote or marked can be come back to.
+    fn forget(&mut self) {
+        self.savepoints.clear();
+        self.block = Arc::default();
+    }
+}
+
 impl Default for Transaction {
     fn default() -> Self {
         Self { status: TransactionStatus::Idle, generation: 0, savepoints: Vec::new(), block: Arc::default() }
@@ -435,8 +450,7 @@ impl Session {
                 return Ok(());
             }
             // Whoever does not wait for the end of this must not come back to the block and commit it once more.
-            transaction.block = Arc::default();
-            transaction.savepoints.clear();
+            transaction.forget();
             drafts
         };
         let engine = Arc::clone(&self.engine);

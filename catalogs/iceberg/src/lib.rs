@@ -32,6 +32,7 @@ mod defaults;
 mod draft;
 mod error;
 mod glue;
+mod http;
 mod in_flight;
 mod lake;
 mod lineage;

@@ -58,16 +58,7 @@ pub(crate) fn sort_order(schema: &Schema, fields: &[SortField]) -> Result<SortOr
 pub(crate) fn sort_fields(metadata: &TableMetadata) -> Vec<SortField> {
     let schema = metadata.current_schema();
     let fields = metadata.default_sort_order().fields.iter().map(|field| {
-        let transform = match field.transform {
-            IcebergTransform::Identity => Transform::Identity,
-            IcebergTransform::Bucket(n) => Transform::Bucket(n),
-            IcebergTransform::Truncate(n) => Transform::Truncate(n),
-            IcebergTransform::Year => Transform::Year,
-            IcebergTransform::Month => Transform::Month,
-            IcebergTransform::Day => Transform::Day,
-            IcebergTransform::Hour => Transform::Hour,
-            IcebergTransform::Void | IcebergTransform::Unknown => return None,
-        };
+        let transform = transform_name(field.transform)?;
         let column = schema.as_struct().fields().iter().find(|f| f.id == field.source_id)?.name.clone();
         Some(SortField {
             field: PartitionField { column, transform },
@@ -76,4 +67,18 @@ pub(crate) fn sort_fields(metadata: &TableMetadata) -> Vec<SortField> {
         })
     });
     fields.collect::<Option<_>>().unwrap_or_default()
+}
+
+/// As SQL says it; none where it has no word for it.
+pub(crate) fn transform_name(transform: IcebergTransform) -> Option<Transform> {
+    Some(match transform {
+        IcebergTransform::Identity => Transform::Identity,
+        IcebergTransform::Bucket(n) => Transform::Bucket(n),
+        IcebergTransform::Truncate(n) => Transform::Truncate(n),
+        IcebergTransform::Year => Transform::Year,
+        IcebergTransform::Month => Transform::Month,
+        IcebergTransform::Day => Transform::Day,
+        IcebergTransform::Hour => Transform::Hour,
+        IcebergTransform::Void | IcebergTransform::Unknown => return None,
+    })
 }

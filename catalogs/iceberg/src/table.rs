@@ -5,13 +5,11 @@ use async_trait::async_trait;
 use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use futures::StreamExt;
-use iceberg::spec::{
-    DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata, Transform as IcebergTransform,
-};
+use iceberg::spec::{DataFile, MAIN_BRANCH, Operation, Snapshot, SnapshotReference, TableMetadata};
 use tidewater_catalogs::{
     AddedFiles, Alteration, AnchorState, ChangeKind, Error, ErrorKind, LakeTable, MetadataTable, Moved, PartitionField,
     ReferenceChange, Result, RewrittenManifests, RowOrder, Runner, SnapshotInfo, StagedFiles, TableChange,
-    TableCompaction, TableDraft, TableInfo, TableVersion, Transform, VacuumRetention, Vacuumed,
+    TableCompaction, TableDraft, TableInfo, TableVersion, VacuumRetention, Vacuumed,
 };
 use uuid::Uuid;
 
@@ -32,7 +30,7 @@ use crate::onto::Onto;
 use crate::rewrite_manifests;
 use crate::scan;
 use crate::schema::without_ids;
-use crate::sort_order::sort_fields;
+use crate::sort_order::{sort_fields, transform_name};
 use crate::state::TableState;
 use crate::vacuum;
 use crate::version::{self, Found};
@@ -360,16 +358,7 @@ pub(crate) fn table_info(state: &TableState) -> Result<TableInfo> {
 fn partition_fields(metadata: &TableMetadata) -> Vec<PartitionField> {
     let schema = metadata.current_schema();
     let known = metadata.default_partition_spec().fields().iter().filter_map(|field| {
-        let transform = match field.transform {
-            IcebergTransform::Identity => Transform::Identity,
-            IcebergTransform::Bucket(n) => Transform::Bucket(n),
-            IcebergTransform::Truncate(n) => Transform::Truncate(n),
-            IcebergTransform::Year => Transform::Year,
-            IcebergTransform::Month => Transform::Month,
-            IcebergTransform::Day => Transform::Day,
-            IcebergTransform::Hour => Transform::Hour,
-            IcebergTransform::Void | IcebergTransform::Unknown => return None,
-        };
+        let transform = transform_name(field.transform)?;
         let column = schema.name_by_field_id(field.source_id)?.to_string();
         Some(PartitionField { column, transform })
     });

@@ -1,7 +1,5 @@
 //! BEGIN, COMMIT, ROLLBACK and savepoints. What a block writes is in [`crate::block`].
 
-use std::sync::Arc;
-
 use sqlparser::ast::{DiscardObject, Statement, TransactionAccessMode, TransactionIsolationLevel, TransactionMode};
 
 use crate::dialect::fold;
@@ -19,13 +17,7 @@ pub(super) fn run(state: &mut SessionState<'_>, statement: &Statement) -> Result
             }
             check_modes(modes)?;
             if state.transaction.lock().status == TransactionStatus::Idle {
-                {
-                    let mut transaction = state.transaction.lock();
-                    transaction.status = TransactionStatus::InBlock;
-                    transaction.generation += 1;
-                    transaction.savepoints.clear();
-                    transaction.block = Arc::default();
-                }
+                state.transaction.lock().turn(TransactionStatus::InBlock);
                 state.settings.begin();
             } else {
                 warn(state, SqlState::ACTIVE_TRANSACTION, "there is already a transaction in progress");
@@ -91,10 +83,7 @@ fn end(state: &mut SessionState<'_>, commit: bool, chain: bool) -> Result<Outcom
         if chain && was == TransactionStatus::Idle {
             return Err(outside(if commit { "COMMIT AND CHAIN" } else { "ROLLBACK AND CHAIN" }));
         }
-        transaction.status = if chain { TransactionStatus::InBlock } else { TransactionStatus::Idle };
-        transaction.generation += 1;
-        transaction.savepoints.clear();
-        transaction.block = Arc::default();
+        transaction.turn(if chain { TransactionStatus::InBlock } else { TransactionStatus::Idle });
         was
     };
     let committed = commit && was == TransactionStatus::InBlock;
@@ -112,13 +101,7 @@ fn end(state: &mut SessionState<'_>, commit: bool, chain: bool) -> Result<Outcom
 
 /// Ends a block whose COMMIT has failed.
 pub(crate) fn abandon(state: &mut SessionState<'_>) {
-    {
-        let mut transaction = state.transaction.lock();
-        transaction.status = TransactionStatus::Idle;
-        transaction.generation += 1;
-        transaction.savepoints.clear();
-        transaction.block = Arc::default();
-    }
+    state.transaction.lock().turn(TransactionStatus::Idle);
     state.settings.end(false);
 }
 

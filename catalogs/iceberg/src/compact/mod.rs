@@ -200,18 +200,10 @@ pub(crate) async fn automatic(lake: &Arc<Lake>, state: Arc<TableState>) -> Resul
         return Ok(Compacted::default());
     }
     let target_bytes = p::get(properties, p::TARGET_FILE_BYTES)?;
-    let wanted = Wanted {
-        target_bytes,
-        spec_id: state.metadata.default_partition_spec_id(),
-        least_files: 0,
-        order_id: None,
-        all: false,
-        bin_bytes: target_bytes,
-    };
     let compaction = Compaction::new(Arc::clone(lake), state, 0, None)?;
     // Planning alone finds the files.
     compaction.provider()?.scan(&SessionContext::new().state(), None, &[], None).await?;
-    compaction.replace_in_parts(tiers(&compaction.places.files(), wanted), &own_runner()?).await
+    compaction.replace_in_parts(tiers(&compaction.places.files(), target_bytes), &own_runner()?).await
 }
 
 impl Compaction {

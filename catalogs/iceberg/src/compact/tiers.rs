@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bins::{Wanted, partition_key};
+use super::bins::partition_key;
 use crate::scan::TargetFile;
 
 /// Files are of one tier where none is so many times as large as another; so many of a tier are made one.
@@ -13,8 +13,8 @@ const DELETED_SHARE: u64 = 10;
 
 /// Files that become one each, for a table that small files keep coming to: a row is written anew once a tier, however many
 /// files come.
-pub(super) fn tiers(files: &[Arc<TargetFile>], wanted: Wanted) -> Vec<Vec<Arc<TargetFile>>> {
-    let target = wanted.target_bytes.max(1);
+pub(super) fn tiers(files: &[Arc<TargetFile>], target_bytes: u64) -> Vec<Vec<Arc<TargetFile>>> {
+    let target = target_bytes.max(1);
     let mut by_tier: BTreeMap<((i32, String), u32), Vec<&Arc<TargetFile>>> = BTreeMap::new();
     let mut all = Vec::new();
     for file in files {
@@ -50,14 +50,6 @@ mod tests {
     #[test]
     fn files_stay_few_and_rows_are_seldom_written_anew() {
         const BYTES: u64 = 20_000;
-        let wanted = Wanted {
-            target_bytes: 256 << 20,
-            bin_bytes: 256 << 20,
-            spec_id: 1,
-            least_files: 2,
-            order_id: None,
-            all: false,
-        };
         let (mut all, mut most, mut written) = (Vec::<Arc<TargetFile>>::new(), 0, 0);
         let commits = 20_000;
         for n in 0..commits {
@@ -65,7 +57,7 @@ mod tests {
             if n % 30 != 0 {
                 continue;
             }
-            for (i, bin) in tiers(&all, wanted).into_iter().enumerate() {
+            for (i, bin) in tiers(&all, 256 << 20).into_iter().enumerate() {
                 let bytes: u64 = bin.iter().map(|f| f.size_bytes).sum();
                 written += bytes;
                 all.retain(|f| !bin.iter().any(|b| b.location == f.location));

@@ -13,11 +13,9 @@ use serde_json::{Value, json};
 use tidewater_catalogs::{Error, ErrorKind, Result};
 
 use super::GlueOptions;
+use crate::http;
 use crate::storage::aws_credentials;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the start of a request to the last byte of its answer. A commit that takes longer counts as unknown.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer: a page of tables with very many columns.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -113,15 +111,6 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     pub(super) fn new(options: &GlueOptions) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .pool_idle_timeout(Duration::from_secs(20))
-            // A commit that is sent on elsewhere would be sent twice.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("tidewater/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::internal("cannot make an HTTP client").with_source(e))?;
         let (credentials, region) = aws_credentials(&options.credentials)?;
         let region = region.filter(|region| !region.is_empty()).ok_or_else(|| {
             Error::invalid("the region of the catalog is not known")
@@ -136,7 +125,7 @@ impl Client {
         };
         let endpoint = url::Url::parse(&endpoint)
             .map_err(|e| Error::invalid("the endpoint of the catalog cannot be read").with_source(e))?;
-        Ok(Self { http, credentials, region, endpoint, catalog_id: options.catalog_id.clone() })
+        Ok(Self { http: http::client()?, credentials, region, endpoint, catalog_id: options.catalog_id.clone() })
     }
 
     /// Sends a request that changes nothing, again where there is no answer.

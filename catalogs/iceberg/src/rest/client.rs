@@ -12,10 +12,8 @@ use tokio::sync::{Mutex, OnceCell};
 
 use super::RestOptions;
 use super::api::{Config, ErrorAnswer, Properties, Token, segment};
+use crate::http;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the start of a request to the last byte of its answer. A commit that takes longer counts as unknown.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer: the metadata of a table with very many snapshots.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
 /// How long before its end a token is replaced; short-lived ones at the half of their life.
@@ -90,16 +88,7 @@ impl Session {
 
 impl Client {
     pub(super) fn new(options: RestOptions) -> Result<Self> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .pool_idle_timeout(Duration::from_secs(20))
-            // A commit that is sent on elsewhere would be sent twice.
-            .redirect(reqwest::redirect::Policy::none())
-            .user_agent(concat!("tidewater/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::internal("cannot make an HTTP client").with_source(e))?;
-        Ok(Self { http, options, session: OnceCell::new(), token: Mutex::new(None) })
+        Ok(Self { http: http::client()?, options, session: OnceCell::new(), token: Mutex::new(None) })
     }
 
     pub(super) async fn session(&self) -> Result<Arc<Session>> {
